@@ -1,0 +1,28 @@
+"""Fixtures that every test may use: the real X-rays beside the project, and a quiet environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("XRAY_DATA_DIR", PROJECT.parent / "shared" / "data"))
+
+
+def _real_xrays(name: str) -> Path:
+    folder = DATA_DIR / name
+    if not (folder / "data.yaml").is_file():
+        pytest.skip(f"real X-rays not found at {folder}; set XRAY_DATA_DIR to the folder that holds {name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xrays_mini() -> Path:
+    """92 real chest X-rays (NIH ChestX-ray8, 320 px) with 8 findings, split by patient."""
+    return _real_xrays("nih-cxr8-boxes-mini")
+
+
+@pytest.fixture(scope="session")
+def xrays_full() -> Path:
+    """1060 real chest X-rays (NIH ChestX-ray8, 512 px) with 8 findings, split by patient."""
+    return _real_xrays("nih-cxr8-boxes")
