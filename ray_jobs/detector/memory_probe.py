@@ -1,0 +1,22 @@
+"""How many images fit into a share of a GPU's memory, measured once before training."""
+
+from ray_jobs.errors import BadInput
+from ray_jobs.settings import Settings
+
+
+def largest_batch(settings: Settings, device: str, classes: int) -> int:
+    """Images per GPU that fill ``settings.batch_size`` (a share between 0 and 1) of its memory, by trial steps.
+
+    Uses Ultralytics' own probe. Raises ``BadInput`` on a CPU, whose memory it cannot tell.
+    """
+    if device == "cpu":
+        raise BadInput(f"batch_size: {settings.batch_size} is a share of GPU memory; give a number of images for a CPU")
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils.autobatch import autobatch
+
+    model = DetectionModel(f"{settings.model_name}.yaml", nc=classes, verbose=False).to(device).train()
+    batch = autobatch(model, imgsz=settings.img_size, fraction=float(settings.batch_size), batch_size=16)
+    del model
+    torch.cuda.empty_cache()
+    return max(int(batch), 1)

@@ -1,0 +1,326 @@
+"""Ultralytics' detection trainer, told its place among N ranks, that trains one model and loses nothing.
+
+What it changes, and why, stands at each method. The training loop itself is Ultralytics' own.
+"""
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics.engine.trainer as ultralytics_trainer
+from torch import distributed as dist
+from torch import nn
+from ultralytics.data.build import InfiniteDataLoader, build_dataloader
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.torch_utils import autocast, init_seeds
+
+from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.detector.best_weights import write_weights
+from ray_jobs.detector.process import Place
+from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
+from ray_jobs.detector.shared_loss import SharedDetectionLoss
+from ray_jobs.detector.training_state import load_state, restore_gradients, restore_state, save_state
+from ray_jobs.detector.xray_dataset import XrayDataset
+from ray_jobs.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What every rank says after every epoch.
+
+    ``epoch`` counts from 1. ``metrics`` are the same on all ranks but for ``val/*``, which rank 0 alone knows.
+    ``write_checkpoint(folder)``, on rank 0 alone, writes all that the next epoch depends on, and the best weights.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    weights_digest: str
+    last: bool
+    write_checkpoint: Callable[[Path], None] | None
+
+
+class DetectorTraining(DetectionTrainer):
+    """Trains one model on ``place.world_size`` ranks; the process group exists already where there are several.
+
+    The name must not contain "Trainer": by that word Ultralytics attaches its own MLflow and Ray Tune callbacks.
+    """
+
+    def __init__(
+        self,
+        arguments: dict[str, Any],
+        index: DatasetIndex,
+        place: Place,
+        report: Callable[[EpochReport], None],
+        resume_from: Path | None = None,
+        cache_folder: Path | None = None,
+    ) -> None:
+        self.index, self.place, self.report = index, place, report
+        self.resume_from, self.cache_folder = resume_from, cache_folder
+        self.last_batch = self.last_optimizer_step = -1
+        self._nominal_accumulate, self._unseen_batches = 1, 0
+        self._resumed: dict[str, Any] | None = None
+        self._marks: dict[str, float] = {}
+        self.model: Any
+        self.tloss: Any
+        super().__init__(overrides=arguments)
+        ultralytics_trainer.autocast = _autocast
+        ultralytics_trainer.check_amp = lambda _model: True  # it wants to download a model
+        torch.set_num_threads(place.threads)  # Ultralytics leaves cores idle
+        self.device = torch.device(place.device)
+        self.world_size, self.ddp = 1, False  # see _build_train_pipeline
+        for event in ("on_train_start", "on_train_epoch_start", "on_train_epoch_end", "on_fit_epoch_end"):
+            self.add_callback(event, lambda trainer, event=event: getattr(trainer, f"_{event}")())
+        self.add_callback("on_train_batch_start", lambda trainer: trainer._count_batch())
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The data set's description from the checked index; nothing is scanned, downloaded or written."""
+        names = dict(enumerate(self.index.names))
+        if self.args.single_cls:
+            names = {0: "finding"}
+        splits = {split: split for split in self.index.splits}
+        return {**splits, "path": str(self.index.root), "names": names, "nc": len(names), "channels": 3}
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> XrayDataset:
+        """A split of the index; ``img_path`` is the split's name."""
+        cache = None
+        if self.cache_folder is not None:
+            cache = self.cache_folder / f"{self.index.fingerprint[:16]}-{img_path}-{self.args.imgsz}.pixels"
+        return XrayDataset(
+            self.index.splits[img_path],
+            img_path=img_path,
+            imgsz=self.args.imgsz,
+            batch_size=batch or 1,
+            augment=mode == "train",
+            hyp=self.args,
+            rect=False,  # validation sees an image as the exported model will: one square
+            single_cls=self.args.single_cls,
+            stride=32,
+            pad=0.0,
+            data=self.data,
+            seed=self.args.seed if mode == "train" else None,
+            cache_file=cache,
+        )
+
+    def get_dataloader(
+        self,
+        dataset_path: str,
+        batch_size: int = 16,
+        rank: int = 0,
+        mode: str = "train",  # noqa: ARG002
+    ) -> InfiniteDataLoader:
+        """Batches of this rank; ``batch_size`` is the rank's share for validation, training shares the global batch."""
+        dataset = self.build_dataset(dataset_path, mode, batch_size)
+        distributed = self.place.world_size > 1
+        if mode == "val":
+            return build_dataloader(
+                dataset,
+                batch=batch_size,
+                workers=self.args.workers,
+                shuffle=False,
+                rank=self.place.local_rank if distributed else -1,
+                device=self.device,
+            )
+        sampler = EpochBatchSampler(
+            len(dataset), self.batch_size, self.args.seed, self.place.rank, self.place.world_size
+        )
+        return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As Ultralytics does, in the memory layout of the model."""
+        batch = super().preprocess_batch(batch)
+        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        return batch
+
+    # -- model ----------------------------------------------------------------------------------------------------
+
+    def setup_model(self) -> Any:
+        """Build the model from the seed alone: Ultralytics adds the rank to it, so 1 and N workers would differ."""
+        init_seeds(self.args.seed, deterministic=self.args.deterministic)
+        return super().setup_model()
+
+    def _build_train_pipeline(self) -> None:
+        """Wrap the model for N ranks, then build loaders and optimizer for the rank's share of the batch.
+
+        Ultralytics wraps earlier, in a way that fails on a CPU; a world size of one until here keeps it from that.
+        """
+        self.model = self.model.to(memory_format=torch.channels_last)
+        if self.place.world_size > 1 and self.world_size == 1:
+            self.world_size = self.place.world_size
+            self.model = nn.parallel.DistributedDataParallel(
+                self.model,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                find_unused_parameters=True,  # a batch without any finding leaves the box branch unused
+                forward_sync_buffers=False,
+            )
+        super()._build_train_pipeline()
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimizer step. A resumed loop believes that no step was ever made; this corrects it."""
+        return self._nominal_accumulate + self._unseen_batches
+
+    @accumulate.setter
+    def accumulate(self, batches: int) -> None:
+        self._nominal_accumulate = batches
+
+    def optimizer_step(self) -> None:
+        """As Ultralytics does, remembering the batch."""
+        super().optimizer_step()
+        self.last_optimizer_step, self._unseen_batches = self.last_batch, 0
+
+    # -- going on after a stop ------------------------------------------------------------------------------------
+
+    def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
+        """Restore the full state: Ultralytics' own way rounds weights and optimizer to fp16."""
+        if self.place.world_size > 1:  # after the EMA was copied: validation keeps the plain loss
+            self.model.module.criterion = SharedDetectionLoss(self.model.module, self.place.world_size)
+        if self.resume_from is None:
+            return
+        self._resumed = load_state(self.resume_from / "state.pt")
+        restore_state(self, self._resumed)
+        self.last_optimizer_step = self._resumed["last_optimizer_step"]
+        if self.place.rank == 0:
+            for name, target in (("results.csv", self.csv), ("best.pt", self.best)):
+                if (self.resume_from / name).is_file():
+                    target.write_bytes((self.resume_from / name).read_bytes())
+
+    def _on_train_start(self) -> None:
+        self._marks["start"] = time.perf_counter()
+        if self._resumed:
+            self.train_time_start -= self._resumed["seconds"]
+
+    def seconds_trained(self) -> float:
+        """Seconds of training so far, those before a stop included."""
+        return time.time() - self.train_time_start
+
+    def _on_train_epoch_start(self) -> None:
+        """Make all that the main process draws in this epoch a function of (seed, epoch)."""
+        self.train_loader.sampler.set_epoch(self.epoch)
+        seed = stable_seed(self.args.seed, self.epoch) & 0xFFFFFFFF
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        self.last_batch = self.epoch * len(self.train_loader) - 1
+        if self._resumed is not None:
+            self._unseen_batches = self.last_optimizer_step + 1
+            restore_gradients(self, self._resumed["gradients"])
+            self._resumed = None
+        self._marks["epoch"] = time.perf_counter()
+
+    def _count_batch(self) -> None:
+        self.last_batch += 1
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Stop with a clear message on all ranks; Ultralytics' recovery needs files that other ranks do not have."""
+        if self.tloss is None or all(math.isfinite(float(loss)) for loss in self.tloss.values()):
+            return False
+        raise TrainingError(
+            f"epoch {epoch + 1}: the loss is not finite ({self._loss_words()}); lower lr0, check labels"
+        )
+
+    def _loss_words(self) -> str:
+        return ", ".join(f"{name} {float(value):.4g}" for name, value in self.tloss.items())
+
+    # -- reporting ------------------------------------------------------------------------------------------------
+
+    def _on_train_epoch_end(self) -> None:
+        """Replace each rank's own losses by their mean over all ranks."""
+        self._marks["trained"] = time.perf_counter()
+        if self.place.world_size > 1:
+            names = list(self.tloss)
+            total = torch.stack([self.tloss[name].detach().float() for name in names])
+            dist.all_reduce(total)
+            self.tloss = {name: total[i] / self.place.world_size for i, name in enumerate(names)}
+
+    def _on_fit_epoch_end(self) -> None:
+        digest = self._same_weights_everywhere()
+        last = bool(self.stop) or self.epoch + 1 >= self.epochs
+        write = self._write_checkpoint if self.place.rank == 0 else None
+        self.report(EpochReport(self.epoch + 1, self._epoch_metrics(), digest, last, write))
+
+    def _epoch_metrics(self) -> dict[str, float]:
+        training = self._marks["trained"] - self._marks["epoch"]
+        losses = {f"train/{name}": float(value) for name, value in self.tloss.items()}
+        rates = {name: float(value) for name, value in self.lr.items()}
+        speed = {
+            "images_per_second": len(self.train_loader.dataset) / training,
+            "train_seconds": training,
+            "val_seconds": time.perf_counter() - self._marks["trained"],
+        }
+        return {**losses, **_plain_names(self.metrics or {}), **rates, **speed}
+
+    def _same_weights_everywhere(self) -> str:
+        """A digest of the weights; one model, not N copies, or the run stops."""
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        digest = hashlib.blake2b(digest_size=8)
+        for parameter in model.parameters():
+            digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
+        mine = digest.hexdigest()
+        if self.place.world_size > 1:
+            digests = [""] * self.place.world_size
+            dist.all_gather_object(digests, mine)
+            if len(set(digests)) > 1:
+                raise TrainingError(f"epoch {self.epoch + 1}: the ranks hold different weights: {digests}")
+        return mine
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        save_state(self, folder / "state.pt")
+        for file in (self.csv, self.best, self.last):
+            if file.is_file():
+                (folder / file.name).write_bytes(file.read_bytes())
+
+    def save_model(self) -> bool:
+        """Write best.pt when this epoch is the best and last.pt at the end, both loadable by plain Ultralytics."""
+        if self.best_fitness == self.fitness:
+            write_weights(self, self.best)
+        if self.stop or self.epoch + 1 >= self.epochs:
+            write_weights(self, self.last)
+        return True
+
+    def final_eval(self) -> None:
+        """Nothing: the best weights are evaluated in a step of their own, on the test split."""
+
+
+class SeededLoader(InfiniteDataLoader):
+    """Ultralytics' endless loader over an ``EpochBatchSampler``."""
+
+    def __init__(self, dataset: XrayDataset, sampler: EpochBatchSampler, workers: int, pin_memory: bool) -> None:
+        workers = min(workers, len(sampler))
+        super().__init__(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=dataset.collate_fn,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+        )
+        # Ultralytics' loop asks the sampler for its epoch and the loader for its batch size.
+        object.__setattr__(self, "sampler", sampler)
+        object.__setattr__(self, "batch_size", sampler.global_batch // sampler.world_size)
+
+
+def _autocast(enabled: bool | torch.dtype, device: str = "cuda") -> Any:
+    """Ultralytics' autocast, and bf16 on CPUs, which it refuses though they have it."""
+    if device == "cpu":
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled is torch.bfloat16)
+    return autocast(enabled, device)
+
+
+def _plain_names(metrics: dict[str, Any]) -> dict[str, float]:
+    """Ultralytics' metric names in the words used everywhere else here."""
+    words = {
+        "metrics/precision(B)": "val/precision",
+        "metrics/recall(B)": "val/recall",
+        "metrics/mAP50(B)": "val/map50",
+        "metrics/mAP50-95(B)": "val/map50_95",
+    }
+    return {words.get(name, name): float(value) for name, value in metrics.items()}

@@ -1,0 +1,82 @@
+"""The full state of a training run after an epoch, in fp32, so that going on gives what not stopping would have given.
+
+One file, ``state.pt``, written by rank 0 and read by every rank. It holds tensors and plain values only and is loaded
+without executing code. Random generators are not in it: samples are functions of (seed, epoch, index).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ray_jobs.errors import WeightsError
+
+FORMAT = 1
+
+
+def capture_state(trainer: Any) -> dict[str, Any]:
+    """Everything that the next epoch depends on, of a trainer that has finished ``trainer.epoch`` (from 0)."""
+    model = _unwrapped(trainer)
+    pending = trainer.last_batch > trainer.last_optimizer_step
+    return {
+        "format": FORMAT,
+        "epoch": trainer.epoch,
+        "world_size": trainer.place.world_size,
+        "model": model.state_dict(),
+        "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None} if pending else {},
+        "ema": trainer.ema.ema.state_dict(),
+        "updates": trainer.ema.updates,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "last_optimizer_step": trainer.last_optimizer_step,
+        "best_fitness": _plain(trainer.best_fitness),
+        "fitness": _plain(trainer.fitness),
+        "stopper": {key: _plain(value) for key, value in vars(trainer.stopper).items()},
+        "seconds": trainer.seconds_trained(),
+    }
+
+
+def save_state(trainer: Any, path: Path) -> None:
+    """Write ``capture_state`` to a file that appears complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save(capture_state(trainer), partial)
+    partial.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a state on the CPU without executing code. Raises ``WeightsError`` for what is no such file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise WeightsError(f"{path}: is no training state that can be read: {error}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise WeightsError(f"{path}: is a training state of another version; start a new run")
+    return state
+
+
+def restore_state(trainer: Any, state: dict[str, Any]) -> None:
+    """Put a state into a fresh trainer whose model, EMA and optimizer exist. Gradients follow when training starts."""
+    _unwrapped(trainer).load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["ema"])
+    trainer.ema.updates = state["updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best_fitness, trainer.fitness = state["best_fitness"], state["fitness"]
+    vars(trainer.stopper).update(state["stopper"])
+    trainer.start_epoch = state["epoch"] + 1
+
+
+def restore_gradients(trainer: Any, gradients: dict[str, torch.Tensor]) -> None:
+    """Put back the gradients that were waiting for an optimizer step."""
+    for name, parameter in _unwrapped(trainer).named_parameters():
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device).clone()
+
+
+def _unwrapped(trainer: Any) -> torch.nn.Module:
+    model = trainer.model
+    return model.module if hasattr(model, "module") else model
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if value is not None and not isinstance(value, bool | int | str) else value

@@ -1,0 +1,106 @@
+"""X-rays as Ultralytics' trainer and validator want them, from the checked index instead of a scan of the folders."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from ultralytics.data.augment import Compose, Mosaic
+from ultralytics.data.dataset import YOLODataset
+
+from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.pixel_cache import PixelCache
+from ray_jobs.detector.sampling import seeded, unpack
+from ray_jobs.pixels import read_image
+
+
+class XrayDataset(YOLODataset):
+    """A split of a checked data set. With ``seed`` set, an item is a function of (seed, epoch, index).
+
+    ``cache_file`` names a pixel cache that all processes of this node share; None decodes every time.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *args: Any,
+        seed: int | None = None,
+        cache_file: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.pixels: PixelCache | None = None
+        super().__init__(*args, **kwargs)
+        if cache_file is not None:
+            self.pixels = PixelCache(cache_file, len(samples), self.imgsz)
+
+    def get_img_files(self, img_path: Any) -> list[str]:  # noqa: ARG002 - Ultralytics' signature
+        """The images of the index, in its order."""
+        return [str(sample.image) for sample in self.samples]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """The labels of the index in Ultralytics' form."""
+        return [
+            {
+                "im_file": str(sample.image),
+                "shape": (sample.height, sample.width),
+                "cls": sample.boxes[:, :1].astype(np.float32),
+                "bboxes": sample.boxes[:, 1:].astype(np.float32),
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for sample in self.samples
+        ]
+
+    def build_transforms(self, hyp: Any) -> Compose:
+        """Ultralytics' transforms, with mosaic drawing from all images: its buffer depends on what was read before."""
+        transforms = super().build_transforms(hyp)
+        for transform in _walk(transforms):
+            if isinstance(transform, Mosaic):
+                transform.buffer_enabled = False
+        return transforms
+
+    def load_image(
+        self, i: int, rect_mode: bool = True, resize_short: bool = False
+    ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """The image as gray pixels in three channels, its long side resized to ``imgsz``.
+
+        Returns the pixels and the (height, width) before and after resizing.
+        """
+        if not rect_mode or resize_short:
+            raise ValueError("an X-ray is never stretched or cropped")
+        sample = self.samples[i]
+        height, width = sample.height, sample.width
+        ratio = self.imgsz / max(height, width)
+        shape = (min(math.ceil(height * ratio), self.imgsz), min(math.ceil(width * ratio), self.imgsz))
+        gray = self.pixels.get(i, shape, lambda: _read(sample, shape)) if self.pixels else _read(sample, shape)
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), (height, width), shape
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.seed is None:
+            return super().__getitem__(index)
+        epoch, sample = unpack(index)
+        with seeded(self.seed, epoch, sample):
+            return super().__getitem__(sample)
+
+
+def _read(sample: Sample, shape: tuple[int, int]) -> np.ndarray:
+    gray = read_image(sample.image)
+    if gray.shape == shape:
+        return gray
+    return cv2.resize(gray, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _walk(transform: Any) -> list[Any]:
+    """A transform and all those inside it."""
+    inner = list(getattr(transform, "transforms", []) or [])
+    before = getattr(transform, "pre_transform", None)
+    found = [transform]
+    for child in [*inner, *([before] if before is not None else [])]:
+        found += _walk(child)
+    return found

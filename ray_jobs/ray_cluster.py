@@ -1,0 +1,167 @@
+"""The Ray cluster that a run trains on: found or started, asked what it has, and waited for.
+
+In: cluster settings. Out: a connection, and how many workers with which resources a run gets.
+"""
+
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ray_jobs.errors import BadInput, ClusterError
+from ray_jobs.settings import ClusterSettings, Settings
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """``min_workers`` to ``max_workers`` workers, each with ``cpus`` cores and ``gpus`` GPUs."""
+
+    min_workers: int
+    max_workers: int
+    cpus: int
+    gpus: float
+
+    def describe(self) -> str:
+        """``2 workers with 1 CPU each``."""
+        span = str(self.max_workers)
+        if self.min_workers != self.max_workers:
+            span = f"{self.min_workers} to {self.max_workers}"
+        kinds = [f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"]
+        if self.gpus:
+            kinds.append(f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''}")
+        return f"{span} worker{'s' if self.max_workers > 1 else ''} with {' and '.join(kinds)} each"
+
+
+def cluster_address(cluster: ClusterSettings) -> str | None:
+    """The cluster to join; None: Ray is started inside this process."""
+    return cluster.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def prepare_environment(cluster: ClusterSettings) -> None:
+    """Set what Ray reads when it is imported; call it before anything imports Ray.
+
+    Ray inside this process gets a token of its own: left alone, Ray writes one into the user's home, and every
+    cluster started there later would use it.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")  # Ray's 2 s would set the pace of short epochs
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if cluster_address(cluster) is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+
+def connect(settings: Settings) -> None:
+    """Join the cluster, or start Ray on this machine alone. Raises ``ClusterError`` where it cannot be reached."""
+    prepare_environment(settings.cluster)
+    import ray
+
+    address = cluster_address(settings.cluster)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if ray.is_initialized():
+        return
+    if address is None:
+        gpus = len(settings.device) if isinstance(settings.device, list) else (0 if settings.device == "cpu" else None)
+        if isinstance(settings.device, list):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, settings.device))
+        ray.init(address="local", num_cpus=os.cpu_count(), num_gpus=gpus, include_dashboard=False, **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except Exception as error:  # Ray raises many kinds for a cluster that is not there
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(f"cluster.address: {address}: no Ray cluster can be joined there: {reason}") from None
+
+
+def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPlan:
+    """How many workers with what, on nodes with these resources (``CPU``, ``GPU``).
+
+    Raises ``BadInput`` where the batch cannot be shared.
+    """
+    cluster = settings.cluster
+    all_gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if isinstance(settings.device, list):
+        low = high = len(settings.device)
+        gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else 1.0
+    else:
+        use_gpus = all_gpus > 0 and settings.device != "cpu"
+        gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(use_gpus)
+        if cluster.num_workers == "auto":
+            low = high = max(int(all_gpus / gpus), 1) if gpus else 1
+        elif isinstance(cluster.num_workers, list):
+            low, high = cluster.num_workers
+        else:
+            low = high = int(cluster.num_workers)
+    cpus = cluster.cpus_per_worker or _share_of_cores(nodes, high)
+    _check_batch(settings.batch_size, low, high)
+    if isinstance(settings.batch_size, float) and not gpus:
+        raise BadInput(f"batch_size: {settings.batch_size} is a share of GPU memory, but the run has no GPU; give a number")
+    return WorkerPlan(low, high, cpus, gpus)
+
+
+def _share_of_cores(nodes: list[dict[str, float]], workers: int) -> int:
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    per_node = -(-workers // max(len([count for count in cores if count]), 1))
+    return max(max(cores, default=1) // per_node, 1)
+
+
+def _check_batch(batch_size: int | float, low: int, high: int) -> None:
+    if isinstance(batch_size, float):
+        return
+    uneven = [count for count in range(low, high + 1) if batch_size % count]
+    if low == high and uneven:
+        below, above = batch_size // high * high, -(-batch_size // high) * high
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise BadInput(f"batch_size: {batch_size} cannot be shared evenly by {high} workers; use {nearest}")
+    if uneven:
+        raise BadInput(
+            f"batch_size: {batch_size} cannot be shared evenly by {', '.join(map(str, uneven))} workers, which "
+            f"cluster.num_workers [{low}, {high}] allows"
+        )
+
+
+def live_nodes() -> list[dict[str, float]]:
+    """The resources of each living node of the joined cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def workers_that_fit(nodes: list[dict[str, float]], plan: WorkerPlan) -> int:
+    """How many workers of a plan the nodes could hold if they were empty."""
+    fits = 0
+    for node in nodes:
+        rooms = [node.get("CPU", 0) // plan.cpus]
+        if plan.gpus:
+            rooms.append(node.get("GPU", 0) // plan.gpus)
+        fits += int(min(rooms))
+    return fits
+
+
+def wait_for_workers(settings: Settings, say: Callable[[str], None]) -> WorkerPlan:
+    """Wait until the joined cluster is large enough for the run, saying what is missing.
+
+    Raises ``ClusterError`` after ``cluster.wait_s`` seconds. A cluster of one's own process cannot grow: no wait.
+    """
+    deadline = time.monotonic() + settings.cluster.wait_s
+    said = ""
+    while True:
+        nodes = live_nodes()
+        plan = plan_workers(settings, nodes)
+        fits = workers_that_fit(nodes, plan)
+        if fits >= plan.min_workers:
+            return plan
+        has = f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs"
+        missing = f"{plan.describe()}: the cluster has {has} on {len(nodes)} node(s), room for {fits}"
+        if cluster_address(settings.cluster) is None:
+            raise ClusterError(f"this machine cannot hold {missing}; lower cluster.num_workers or join a cluster")
+        if time.monotonic() > deadline:
+            waited = f"waited {settings.cluster.wait_s:g} s for {missing}"
+            raise ClusterError(f"{waited}; add nodes, lower cluster.num_workers, or raise cluster.wait_s")
+        if missing != said:
+            say(f"waiting for {missing}")
+            said = missing
+        time.sleep(_POLL_S)

@@ -1,0 +1,273 @@
+"""One typed tree of settings, read once from YAML and ``key=value`` overrides; every problem is reported at once.
+
+The flat keys are those of the first system and Ultralytics' training arguments; what is new lives in sections.
+Environment variables carry addresses and secrets only, and never end up in a settings file.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ray_jobs.errors import SettingsError
+from ray_jobs.training_arguments import REFUSED, TrainingArguments
+from ray_jobs.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
+
+MODEL_NAMES = ("yolo12n", "yolo12s", "yolo12m", "yolo12l", "yolo12x")
+NO_TRACKING = "none"
+DataProblem = Literal["duplicate_images", "shared_patients"]
+
+
+def _model_name(value: object) -> str:
+    name = value.removesuffix(".pt").removesuffix(".yaml") if isinstance(value, str) else value
+    if name not in MODEL_NAMES:
+        raise ValueError(f"must be one of {', '.join(MODEL_NAMES)}")
+    return str(name)
+
+
+def _device(value: object) -> str | list[int]:
+    if value in ("auto", "cpu"):
+        return str(value)
+    parts: list[Any] = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    gpus = [int(part) for part in parts if not isinstance(part, bool) and str(part).strip().isdigit()]
+    if not gpus or len(gpus) != len(parts) or len(set(gpus)) != len(gpus):
+        raise ValueError("must be auto, cpu, or a list of different GPU numbers such as [0, 1]")
+    return gpus
+
+
+def _pretrained(value: object) -> bool | str:
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip()):
+        return value
+    raise ValueError("must be true, false, or the path of a weights file")
+
+
+def _batch_size(value: object) -> int | float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (value >= 1 and value == int(value)):  # type: ignore[operator,call-overload]
+        return int(value)  # type: ignore[call-overload]
+    if isinstance(value, float) and 0.0 < value < 1.0:
+        return value
+    raise ValueError("must be a whole number of images, or a share of GPU memory between 0 and 1")
+
+
+def _num_workers(value: object) -> str | int | list[int]:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value  # type: ignore[return-value]
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(n) is int for n in value)
+    if pair and 1 <= value[0] <= value[1]:  # type: ignore[index]
+        return list(value)  # type: ignore[call-overload]
+    raise ValueError("must be auto, a whole number of at least 1, or a range such as [1, 4]")
+
+
+def _false_or_name(value: object) -> str | None:
+    if value in (None, False, "off", "none"):
+        return None
+    if isinstance(value, str) and value.strip() and not set(value) & set("/:.%\"'"):
+        return value
+    raise ValueError("must be a name without / : . % or quotes, or false to register nothing")
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataCheckSettings(Section):
+    """What the check of a data set may let pass."""
+
+    patient_id_pattern: str | None = None  # regular expression whose first group in a file's name is the patient
+    allow: list[DataProblem] = []  # problems that are known and accepted
+
+
+class ClusterSettings(Section):
+    """Where training runs and on how much."""
+
+    address: str | None = None  # None: RAY_ADDRESS, else Ray inside this process; "auto": the cluster of this machine
+    num_workers: Annotated[str | int | list[int], BeforeValidator(_num_workers)] = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = None  # None: 1 where there are GPUs
+    cpus_per_worker: Annotated[int, Field(ge=1)] | None = None  # None: the cores of a node divided by its workers
+    wait_s: Annotated[float, Field(ge=0.0)] = 60.0  # how long to wait for resources that the cluster does not have yet
+    max_failures: Annotated[int, Field(ge=-1)] = 3  # restarts after lost workers; -1: any number
+
+
+class StorageSettings(Section):
+    """Where checkpoints go: the run's own folder, another folder, or ``s3://bucket/prefix``."""
+
+    url: str | None = None
+
+
+class TrackingSettings(Section):
+    """MLflow: where, under which names, and how much."""
+
+    uri: str | None = None  # None: MLFLOW_TRACKING_URI, else a SQLite file in output_dir; "none": no tracking
+    experiment: str = "xray-detector"
+    registry: Annotated[str | None, BeforeValidator(_false_or_name)] = "xray-detector"
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = "challenger"
+    tags: dict[str, str] = {}
+    artifacts: bool = True
+
+
+class ExportSettings(Section):
+    """The ONNX file and how far it may differ from the trained model."""
+
+    onnx: bool = True
+    opset: Annotated[int, Field(ge=12, le=22)] | None = None
+    map_tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.002
+
+
+class Settings(TrainingArguments):
+    """Everything a run depends on but its data and the addresses in the environment."""
+
+    data: str | None = None
+    yolo_data_dir: str | None = None
+    output_dir: str = "runs"
+    weights_dir: str = "weights"
+    run_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+
+    model_name: Annotated[str, BeforeValidator(_model_name)] = "yolo12n"
+    pretrained: Annotated[bool | str, BeforeValidator(_pretrained)] = True
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int | float, BeforeValidator(_batch_size)] = 16
+    img_size: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] = 640
+    device: Annotated[str | list[int], BeforeValidator(_device)] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 8
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    patience: Annotated[int, Field(ge=0)] = 100
+    keep: Annotated[int, Field(ge=0)] = 1  # checkpoints to keep beside the last (which carries the best)
+    samples: Annotated[int, Field(ge=0, le=500)] = 12  # validation images to read and draw after training
+
+    auto_augment: str | None = None
+    erasing: float | None = None
+
+    data_check: DataCheckSettings = DataCheckSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    storage: StorageSettings = StorageSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    export: ExportSettings = ExportSettings()
+
+    @model_validator(mode="after")
+    def _agree_with_each_other(self) -> Self:
+        if self.cluster.num_workers != "auto" and isinstance(self.device, list):
+            wanted = self.cluster.num_workers
+            if isinstance(wanted, int) and wanted != len(self.device):
+                raise ValueError(
+                    f"device: lists {len(self.device)} GPUs, but cluster.num_workers is {wanted}; make them agree"
+                )
+        if self.device == "cpu" and self.precision == "fp16":
+            raise ValueError("precision: fp16 needs a GPU; use fp32 or bf16 with device: cpu")
+        if self.device == "cpu" and self.cluster.gpus_per_worker:
+            raise ValueError("cluster.gpus_per_worker: must be 0 with device: cpu")
+        return self
+
+    def warnings(self) -> list[str]:
+        """What is set and has no effect, one line each."""
+        ignored = [name for name in ("auto_augment", "erasing") if getattr(self, name) is not None]
+        return [f"{name}: has no effect: Ultralytics uses it for classification only" for name in ignored]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, complete: reading them back gives the same settings."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """The same for two runs that would do the same, whatever their name."""
+        values = {key: value for key, value in self.as_dict().items() if key not in ("run_name", "output_dir")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the settings so that the run can be repeated from this file alone."""
+        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+
+
+def load_config_with_defaults(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+    """Read settings from a YAML file (None: defaults alone) and ``key=value`` overrides (``section.key=value``).
+
+    Raises ``SettingsError`` with every problem of the file and of the overrides, each with its place and remedy.
+    """
+    source = read_yaml(path, SettingsError) if path else YamlSource(Path("defaults"), {})
+    values = json.loads(json.dumps(source.values, default=str))
+    overridden, problems = _apply_overrides(values, overrides)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(problem, source, overridden) for problem in error.errors()]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[set[KeyPath], list[str]]:
+    seen: set[KeyPath] = set()
+    problems = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            problems.append(f"command line: {text!r}: must be key=value, such as epochs=50 or cluster.num_workers=2")
+            continue
+        key = tuple(name.strip().split("."))
+        try:
+            parsed = parse_scalar(value) if value.strip() else None
+        except yaml.YAMLError:
+            problems.append(f"command line: {name}: cannot read the value {value!r}")
+            continue
+        target = values
+        for part in key[:-1]:
+            if not isinstance(target.get(part), dict):
+                target[part] = {}
+            target = target[part]
+        target[key[-1]] = parsed
+        seen.add(key)
+    return seen, problems
+
+
+def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[KeyPath]) -> str:
+    """A pydantic error in a person's words: place, value, remedy."""
+    key = tuple(str(part) for part in problem["loc"])
+    while key and key not in source.lines and key not in overridden and key[-1].isdigit():
+        key = key[:-1]
+    place = f"command line: {'.'.join(key)}" if key in overridden else source.place(key)
+    kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "extra_forbidden":
+        return f"{place}: {_unknown_key(key)}"
+    if kind == "value_error" and not key:  # settings that do not agree with each other name their keys themselves
+        return f"{source.path}: {context['error']}"
+    wanted = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "above {gt}",
+        "less_than_equal": "at most {le}",
+        "less_than": "below {lt}",
+        "multiple_of": "a multiple of {multiple_of}",
+        "literal_error": "one of {expected}",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "list_type": "a list",
+        "dict_type": "a section of `key: value` lines",
+        "model_type": "a section of `key: value` lines",
+        "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, starting with a letter or digit",
+    }.get(kind)
+    if wanted:
+        return f"{place}: must be {wanted.format(**context)}, got {got!r}"
+    message = str(context.get("error", problem["msg"]))
+    return f"{place}: {message}, got {got!r}"
+
+
+def _unknown_key(key: KeyPath) -> str:
+    if len(key) == 1 and key[0] in REFUSED:
+        return f"not a setting here: {REFUSED[key[0]]}"
+    model: type[BaseModel] = Settings
+    for part in key[:-1]:
+        annotation = model.model_fields[part].annotation
+        model = annotation if isinstance(annotation, type) else get_args(annotation)[0]
+    known = difflib.get_close_matches(key[-1], model.model_fields, n=1, cutoff=0.5)
+    section = ".".join(key[:-1])
+    nearest = f"; did you mean {'.'.join([*key[:-1], known[0]])}?" if known else ""
+    return f"unknown key{f' in {section}' if section else ''}{nearest}"
