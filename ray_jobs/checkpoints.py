@@ -46,6 +46,7 @@ class CheckpointReporter:
             {
                 **report.metrics,
                 "epoch": report.epoch,
+                "started": report.started,
                 "last": report.last,
                 "weights_digest": report.weights_digest,
                 "checkpoints_dropped": self.dropped,

@@ -98,7 +98,9 @@ def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPla
     cpus = cluster.cpus_per_worker or _share_of_cores(nodes, high)
     _check_batch(settings.batch_size, low, high)
     if isinstance(settings.batch_size, float) and not gpus:
-        raise BadInput(f"batch_size: {settings.batch_size} is a share of GPU memory, but the run has no GPU; give a number")
+        raise BadInput(
+            f"batch_size: {settings.batch_size} is a share of GPU memory, but the run has no GPU; give a number"
+        )
     return WorkerPlan(low, high, cpus, gpus)
 
 

@@ -5,7 +5,6 @@ Environment variables carry addresses and secrets only, and never end up in a se
 """
 
 import difflib
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from ray_jobs.training_arguments import REFUSED, TrainingArguments
 from ray_jobs.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
 
 MODEL_NAMES = ("yolo12n", "yolo12s", "yolo12m", "yolo12l", "yolo12x")
-NO_TRACKING = "none"
-DataProblem = Literal["duplicate_images", "shared_patients"]
+_NOT_DECISIVE = {"run_name", "output_dir", "weights_dir", "cluster", "workers", "tracking", "keep", "samples", "export"}
+DataProblem = Literal["duplicate_images", "shared_patients", "label_duplicates"]
 
 
 def _model_name(value: object) -> str:
@@ -114,11 +113,10 @@ class TrackingSettings(Section):
 
 
 class ExportSettings(Section):
-    """The ONNX file and how far it may differ from the trained model."""
+    """The ONNX file."""
 
     onnx: bool = True
-    opset: Annotated[int, Field(ge=12, le=22)] | None = None
-    map_tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.002
+    opset: Annotated[int, Field(ge=12, le=22)] | None = None  # None: the newest that runs everywhere
 
 
 class Settings(TrainingArguments):
@@ -175,10 +173,11 @@ class Settings(TrainingArguments):
         """Plain values, complete: reading them back gives the same settings."""
         return self.model_dump(mode="json")
 
-    def fingerprint(self) -> str:
-        """The same for two runs that would do the same, whatever their name."""
-        values = {key: value for key, value in self.as_dict().items() if key not in ("run_name", "output_dir")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    def differences(self, other: "Settings") -> list[str]:
+        """The keys whose values would make another model, as ``key: here, there``."""
+        mine, theirs = self.as_dict(), other.as_dict()
+        decisive = [key for key in mine if key not in _NOT_DECISIVE]
+        return [f"{key}: {mine[key]}, {theirs[key]}" for key in decisive if mine[key] != theirs[key]]
 
     def save(self, path: Path) -> None:
         """Write the settings so that the run can be repeated from this file alone."""

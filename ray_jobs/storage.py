@@ -79,11 +79,14 @@ class FolderStorage:
     def probe(self) -> None:
         """Write, read and delete a small file."""
         file = self.root / f".probe-{uuid.uuid4().hex}"
+        made = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"probe")
             intact = file.read_bytes() == b"probe"
             file.unlink()
+            if made:
+                self.root.rmdir()
         except OSError as error:
             reason = error.strerror or str(error)
             raise StorageError(f"{self.root}: cannot be written to: {reason}; choose another output_dir") from None

@@ -35,11 +35,12 @@ from ray_jobs.errors import TrainingError
 class EpochReport:
     """What every rank says after every epoch.
 
-    ``epoch`` counts from 1. ``metrics`` are the same on all ranks but for ``val/*``, which rank 0 alone knows.
+    ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``, which rank 0 alone knows.
     ``write_checkpoint(folder)``, on rank 0 alone, writes all that the next epoch depends on, and the best weights.
     """
 
     epoch: int
+    started: float
     metrics: dict[str, float]
     weights_digest: str
     last: bool
@@ -67,6 +68,7 @@ class DetectorTraining(DetectionTrainer):
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
+        self._started = 0.0
         self.model: Any
         self.tloss: Any
         super().__init__(overrides=arguments)
@@ -194,7 +196,6 @@ class DetectorTraining(DetectionTrainer):
                     target.write_bytes((self.resume_from / name).read_bytes())
 
     def _on_train_start(self) -> None:
-        self._marks["start"] = time.perf_counter()
         if self._resumed:
             self.train_time_start -= self._resumed["seconds"]
 
@@ -214,7 +215,7 @@ class DetectorTraining(DetectionTrainer):
             self._unseen_batches = self.last_optimizer_step + 1
             restore_gradients(self, self._resumed["gradients"])
             self._resumed = None
-        self._marks["epoch"] = time.perf_counter()
+        self._marks["epoch"], self._started = time.perf_counter(), time.time()
 
     def _count_batch(self) -> None:
         self.last_batch += 1
@@ -245,7 +246,7 @@ class DetectorTraining(DetectionTrainer):
         digest = self._same_weights_everywhere()
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
         write = self._write_checkpoint if self.place.rank == 0 else None
-        self.report(EpochReport(self.epoch + 1, self._epoch_metrics(), digest, last, write))
+        self.report(EpochReport(self.epoch + 1, self._started, self._epoch_metrics(), digest, last, write))
 
     def _epoch_metrics(self) -> dict[str, float]:
         training = self._marks["trained"] - self._marks["epoch"]
@@ -256,7 +257,8 @@ class DetectorTraining(DetectionTrainer):
             "train_seconds": training,
             "val_seconds": time.perf_counter() - self._marks["trained"],
         }
-        return {**losses, **_plain_names(self.metrics or {}), **rates, **speed}
+        fitness = {} if self.fitness is None else {"val/fitness": float(self.fitness)}
+        return {**losses, **_plain_names(self.metrics or {}), **fitness, **rates, **speed}
 
     def _same_weights_everywhere(self) -> str:
         """A digest of the weights; one model, not N copies, or the run stops."""

@@ -1,0 +1,69 @@
+"""Runs one function over many files in threads and shows how far it is.
+
+Comes in: a function and what to call it with. Goes out: its results in the same order.
+A terminal gets a progress bar; a log file gets a line every few seconds.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CHUNK = 32  # items handed to a thread at once: one future each would cost as much as reading a label
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None, title: str | None = None
+) -> list[Result]:
+    """``[function(item) for item in items]`` in ``threads`` threads, by default one per core.
+
+    With a ``title`` the progress is shown on stderr. An exception of ``function``, or Ctrl-C, ends the rest.
+    """
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    pool = ThreadPoolExecutor(threads or available_cores())
+    try:
+        done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        results: list[Result] = []
+        for part in _shown(done, len(items), title) if title else done:
+            results += part
+        return results
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shown(parts: Iterable[list[Result]], total: int, title: str) -> Iterator[list[Result]]:
+    return _with_bar(parts, total, title) if sys.stderr.isatty() else _with_lines(parts, total, title)
+
+
+def _with_bar(parts: Iterable[list[Result]], total: int, title: str) -> Iterator[list[Result]]:
+    from rich.console import Console  # only where there is a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        for part in parts:
+            progress.advance(task, len(part))
+            yield part
+
+
+def _with_lines(parts: Iterable[list[Result]], total: int, title: str) -> Iterator[list[Result]]:
+    done, told = 0, time.monotonic()
+    for part in parts:
+        done += len(part)
+        if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            print(f"{title}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+        yield part
+    print(f"{title}: {done:,} of {total:,}, done", file=sys.stderr, flush=True)

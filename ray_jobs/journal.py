@@ -1,0 +1,94 @@
+"""What training says after every epoch, read by the driver while it trains: a line for people, metrics for tracking.
+
+In: the run's ``journal.jsonl``, which Ray Train's controller appends to. Out: ``Epoch`` by ``Epoch``, each once.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NOT_METRICS = ("epoch", "started", "last", "weights_digest")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch (from 1) of one model on ``world_size`` ranks."""
+
+    number: int
+    world_size: int
+    started: float
+    ended: float
+    metrics: dict[str, float]
+
+
+@dataclass
+class JournalReader:
+    """Reads the journal from its beginning; an epoch that was repeated after a restart is given once."""
+
+    path: Path
+    epochs: list[Epoch] = field(default_factory=list)
+    restarts: int = 0
+    _offset: int = 0
+
+    def read_new(self) -> Iterator[Epoch]:
+        """The epochs that have been written since the last call."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                epoch = self._parse(json.loads(line))
+                if epoch is not None:
+                    self.epochs.append(epoch)
+                    yield epoch
+
+    def _parse(self, line: dict[str, Any]) -> Epoch | None:
+        if line["kind"] == "failure":
+            self.restarts += 1
+            return None
+        metrics = line["metrics"]
+        if self.epochs and metrics["epoch"] <= self.epochs[-1].number:
+            return None
+        plain = {key: float(value) for key, value in metrics.items() if key not in NOT_METRICS}
+        return Epoch(metrics["epoch"], len(line["weights_digests"]), metrics["started"], line["time"], plain)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights are best.pt: the last of those with the highest fitness."""
+        best = None
+        for epoch in self.epochs:
+            if best is None or epoch.metrics.get("val/fitness", 0) >= best.metrics.get("val/fitness", 0):
+                best = epoch
+        return best
+
+
+def epoch_line(epoch: Epoch, total: int) -> str:
+    """``epoch 3/25  loss 8.21  mAP50 0.052  mAP50-95 0.021  18.4 img/s  10:21 left``."""
+    metrics = epoch.metrics
+    loss = sum(value for name, value in metrics.items() if name.startswith("train/"))
+    left = (epoch.ended - epoch.started) * (total - epoch.number)
+    return (
+        f"epoch {epoch.number:>{len(str(total))}}/{total}  loss {loss:6.3f}  "
+        f"mAP50 {metrics.get('val/map50', 0):.3f}  mAP50-95 {metrics.get('val/map50_95', 0):.3f}  "
+        f"{metrics['images_per_second']:6.1f} img/s  {_clock(left)} left"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def follow(reader: JournalReader, running: Callable[[], bool], pause_s: float = 0.3) -> Iterator[Epoch]:
+    """Epochs as they come, until ``running()`` is false and everything was read."""
+    while running():
+        yield from reader.read_new()
+        time.sleep(pause_s)
+    yield from reader.read_new()

@@ -1,0 +1,84 @@
+"""Everything that is checked before a GPU is taken: data, weights, storage, tracking, the run's name, the cluster.
+
+In: settings. Out: ``Prepared``, or an error with all that is wrong. Nothing of a run exists yet when it is raised.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray_jobs.dataset.check import check_dataset
+from ray_jobs.dataset.description import read_description
+from ray_jobs.dataset.report import DatasetReport
+from ray_jobs.dataset.table import print_report
+from ray_jobs.detector.weights import resolve_weights
+from ray_jobs.errors import DataError
+from ray_jobs.ray_cluster import WorkerPlan, connect, prepare_environment, wait_for_workers
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.settings import Settings
+from ray_jobs.storage import FolderStorage, Storage, open_storage
+from ray_jobs.tracking.addresses import resolve_uri
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start. ``weights`` None: from scratch. ``check_s``: seconds that the data check took."""
+
+    settings: Settings
+    run: RunFolder
+    data_yaml: Path
+    report: DatasetReport
+    weights: Path | None
+    storage: Storage
+    plan: WorkerPlan
+    check_s: float
+
+
+def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> Prepared:
+    """Check everything a run needs and join the cluster. Raises the errors of ``ray_jobs.errors``."""
+    for warning in settings.warnings():
+        say(f"warning: {warning}")
+    run.check_free(settings)
+    started = time.perf_counter()
+    data_yaml = find_data_yaml(settings)
+    report = check_data(settings, data_yaml)
+    check_s = time.perf_counter() - started
+    run.check_free(settings, report.fingerprint)
+    weights = resolve_weights(settings)
+    say(f"starting weights: {weights or 'none, from scratch'}")
+    storage = probe_storage(settings, run)
+    if settings.tracking.uri != "none":
+        resolve_uri(settings.tracking.uri, run.path.parent)
+    prepare_environment(settings.cluster)
+    connect(settings)
+    plan = wait_for_workers(settings, say)
+    say(f"training on {plan.describe()}; checkpoints go to {storage.url}")
+    return Prepared(settings, run, data_yaml, report, weights, storage, plan, check_s)
+
+
+def find_data_yaml(settings: Settings) -> Path:
+    """The data.yaml of the settings. Raises ``DataError`` where none is named."""
+    if settings.data:
+        return Path(settings.data).expanduser()
+    if settings.yolo_data_dir:
+        return Path(settings.yolo_data_dir).expanduser() / "data.yaml"
+    raise DataError("no data set: give --data PATH/data.yaml, or set data or yolo_data_dir in the settings")
+
+
+def check_data(settings: Settings, data_yaml: Path) -> DatasetReport:
+    """Check the data set and print what was found. Raises ``DataError`` for what cannot be trained on."""
+    check = settings.data_check
+    report = check_dataset(read_description(data_yaml), patient_id_pattern=check.patient_id_pattern, allow=check.allow)
+    report.raise_for_errors()
+    print_report(report)
+    return report
+
+
+def probe_storage(settings: Settings, run: RunFolder) -> Storage:
+    """The run's own place for checkpoints, after a small file was written there, read back and deleted."""
+    if settings.storage.url is None:
+        FolderStorage(run.path.parent).probe()
+        return FolderStorage(run.path)
+    open_storage(settings.storage.url, run.path).probe()
+    return open_storage(f"{settings.storage.url.rstrip('/')}/{run.name}", run.path)

@@ -1,0 +1,66 @@
+"""What a picture is read into: findings, by any network that can be called.
+
+In: pictures and a network's forward function. Out: findings per picture. ``reader`` puts an ONNX file behind this,
+``ray_jobs.detector.evaluation`` a PyTorch model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ray_jobs.pixels import to_gray8
+from ray_jobs.reading.decode import Detections, Threshold, decode
+from ray_jobs.reading.preprocess import letterbox
+
+DEFAULT_THRESHOLD = 0.25
+DEFAULT_IOU = 0.7  # overlap above which the lesser of two boxes of one class goes; Ultralytics' default
+BATCH = 16  # pictures per call of the network: enough to keep it busy, small enough for any memory
+
+Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""A network: float32 pictures ``(B, 3, S, S)`` in 0..1 to the raw head output ``(B, 4 + classes, anchors)``."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something found: its class, a score in 0..1, and its box x1, y1, x2, y2 in pixels of the picture."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON, rounded for people: ``{"label": ..., "score": ..., "box": [x1, y1, x2, y2]}``."""
+        return {"label": self.label, "score": round(self.score, 4), "box": [round(edge, 1) for edge in self.box]}
+
+
+def to_findings(found: Detections, names: Sequence[str]) -> list[Finding]:
+    """Detections of one picture, in its pixels, as findings."""
+    return [
+        Finding(names[label], float(score), (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+        for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True)
+    ]
+
+
+def find(
+    forward: Forward,
+    images: Sequence[npt.NDArray[Any]],
+    names: Sequence[str],
+    image_size: int,
+    threshold: Threshold = DEFAULT_THRESHOLD,
+    iou: float = DEFAULT_IOU,
+) -> list[list[Finding]]:
+    """Read pictures with any network: the findings of each, best first.
+
+    ``images`` may differ in size, depth and colour. ``threshold`` is one score in 0..1, or one for each class.
+    """
+    findings: list[list[Finding]] = []
+    for start in range(0, len(images), BATCH):
+        placed = [letterbox(to_gray8(image), image_size) for image in images[start : start + BATCH]]
+        output = forward(np.stack([pixels for pixels, _ in placed]))
+        for found, (_, placement) in zip(decode(output, threshold, iou), placed, strict=True):
+            original = Detections(placement.to_original(found.boxes), found.scores, found.classes)
+            findings.append(to_findings(original, names))
+    return findings

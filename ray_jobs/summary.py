@@ -1,0 +1,102 @@
+"""The end of a run: ``summary.json`` for programs, a table for people.
+
+In: what the stages of a run found. Out: one dictionary of plain values.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.assessment import Assessment
+from ray_jobs.journal import JournalReader
+from ray_jobs.preparation import Prepared
+from ray_jobs.tracking.tracker import TrackingOutcome
+
+
+def make_summary(
+    prepared: Prepared,
+    journal: JournalReader,
+    assessment: Assessment,
+    outcome: TrackingOutcome,
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """Everything worth knowing about a finished run, ready for JSON."""
+    best, epochs, report = journal.best, journal.epochs, prepared.report
+    assert best is not None
+    speed = sorted(epoch.metrics["images_per_second"] for epoch in epochs)
+    return {
+        "run_name": prepared.run.name,
+        "mlflow_run_id": outcome.run_id,
+        "model_name": prepared.settings.model_name,
+        "classes": list(report.index.names),
+        "dataset": {
+            "path": str(report.index.root),
+            "fingerprint": report.fingerprint,
+            "counts": report.as_dict()["counts"],
+        },
+        "world_size": epochs[-1].world_size,
+        "epochs_run": len(epochs),
+        "best_epoch": best.number,
+        "restarts": journal.restarts,
+        "checkpoints_dropped": int(max(epoch.metrics.get("checkpoints_dropped", 0) for epoch in epochs)),
+        "val": {key: best.metrics.get(f"val/{key}") for key in ("map50", "map50_95", "precision", "recall")},
+        assessment.split: assessment.metrics,
+        "onnx": assessment.parity or None,
+        "registry": outcome.registered.as_dict() if outcome.registered else None,
+        "tracking": {
+            "url": outcome.url,
+            "open_with": outcome.open_with,
+            "pending": outcome.pending,
+            "error": outcome.error,
+        },
+        "images_per_second": speed[len(speed) // 2],
+        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+    }
+
+
+def print_summary(summary: dict[str, Any], run: Path) -> None:
+    """The summary that ends a run, fitting a screen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    split = "test" if "test" in summary else "val"
+    measured = summary[split]
+    table = Table(title=f"Run {summary['run_name']}: {split} split", title_justify="left")
+    for title in ("", "boxes", "mAP50", "mAP50-95", "precision", "recall", "F1"):
+        table.add_column(title, justify="left" if not title else "right")
+    keys = ("map50", "map50_95", "precision", "recall", "f1")
+    for name, figures in measured["per_class"].items():
+        table.add_row(name, str(figures["boxes"]), *(_figure(figures[key]) for key in keys))
+    table.add_section()
+    table.add_row("all", str(measured["boxes"]), *(_figure(measured[key]) for key in keys))
+    console = Console(highlight=False)
+    console.print(table)
+    for line in _lines(summary, measured, run):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list[str]:
+    sensitivity = measured["froc"]["sensitivity"] or {}
+    froc = ", ".join(f"{value:.2f} at {rate}" for rate, value in sensitivity.items() if rate in ("0.5", "1", "4"))
+    auc = _figure(measured["image_auc"])
+    timings, registered, tracking = summary["timings"], summary["registry"], summary["tracking"]
+    lines = [
+        f"sensitivity at false positives per image: {froc or '-'}; image-level AUC {auc}",
+        f"{summary['epochs_run']} epochs (best {summary['best_epoch']}) on {summary['world_size']} worker(s), "
+        f"{summary['images_per_second']:.1f} images/s; {timings['total']:.0f} s in all: "
+        + ", ".join(f"{name} {seconds:.0f}" for name, seconds in timings.items() if name != "total"),
+        f"samples     {run / 'samples'}",
+        f"weights     {run / 'weights'}",
+    ]
+    if registered:
+        lines.append(f"registered  {registered['name']} version {registered['version']} @{registered['alias']}")
+    if tracking["pending"]:
+        lines.append(f"not sent    {tracking['pending']} records; send them: python -m ray_jobs.sync_tracking {run}")
+    if tracking["open_with"]:
+        lines.append(f"MLflow      {tracking['url'] or tracking['open_with']}")
+    model = run / "weights" / ("best.onnx" if summary["onnx"] else "best.pt")
+    lines.append(f"read one    python -m ray_jobs.predict IMAGE.png --model {model} --out findings")
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,93 @@
+"""Train a detector: from X-rays with boxes to a tested, exported and registered model.
+
+    python -m ray_jobs.train --config config/config.yaml --data config/data.yaml
+    python -m ray_jobs.train --data data.yaml epochs=3 img_size=160 device=cpu pretrained=false   # a first try
+    python -m ray_jobs.train --resume RUN                                                         # go on
+    ray job submit --working-dir . -- python -m ray_jobs.train --config config/config.yaml --data config/data.yaml
+
+The same command on a laptop (Ray is started inside it) and on a cluster (``cluster.address`` or RAY_ADDRESS).
+Exit codes: 0 done, 1 failed while running, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (go on: --resume).
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from ray_jobs.entry import run_job
+from ray_jobs.preparation import prepare
+from ray_jobs.run_folder import RunFolder, find_run
+from ray_jobs.settings import Settings, load_config_with_defaults
+from ray_jobs.summary import print_summary
+from ray_jobs.training_run import run_training
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as told on the command line; 0 when everything is done."""
+    began = time.time()
+    options = _parse(arguments)
+    settings, run = _settings_and_run(options)
+    prepared = prepare(settings, run, _say)
+    if options.dry_run:
+        _say(f"dry run: everything is in place; would train {settings.model_name} for {settings.epochs} epochs")
+        return 0
+    summary = run_training(prepared, _say, began)
+    print_summary(summary, run.path)
+    return 0
+
+
+def _settings_and_run(options: argparse.Namespace) -> tuple[Settings, RunFolder]:
+    if options.resume:
+        base = load_config_with_defaults(options.config, options.overrides)
+        run = find_run(options.resume, Path(base.output_dir))
+        return load_config_with_defaults(run.settings, options.overrides), run
+    named = {"data": options.data, "tracking.experiment": options.experiment, "run_name": options.run_name}
+    overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in named.items() if value)]
+    settings = load_config_with_defaults(options.config, overrides)
+    name = settings.run_name or f"{settings.model_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return settings, RunFolder(Path(settings.output_dir).resolve() / name)
+
+
+def _quoted(value: object) -> str:
+    """As YAML text: a name such as 2024 or no stays a name."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.train",
+        description="Train a YOLO12 detector on X-rays: check the data, train one model on all workers, test it, draw "
+        "samples, export ONNX, log to MLflow and register.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings; without it, defaults")
+    parser.add_argument("--data", type=Path, metavar="YAML", help="data.yaml in the Ultralytics format")
+    parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment (tracking.experiment)")
+    parser.add_argument("--run-name", metavar="NAME", help="name of the run; model and time unless given")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run, by name or path")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say what would run, and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of --config")
+    return parser.parse_intermixed_args(arguments)
+
+
+_EPILOG = """\
+settings most people change (all of them: config/config.yaml):
+  model_name=yolo12n    yolo12n, yolo12s, yolo12m, yolo12l, yolo12x: larger is better and slower
+  epochs=100            patience=20 stops earlier where nothing improves
+  img_size=640          pixels of the long side
+  batch_size=16         images per step over all workers; 0.6 fills 60 % of each GPU
+  device=auto           auto, cpu, or GPUs such as [0,1]
+  pretrained=true       true, false, or a weights file
+  cluster.num_workers=2 workers that train one model together
+
+results: runs/RUN/ with summary.json, results.csv, weights/best.pt, weights/best.onnx, samples/, plots/
+"""
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,169 @@
+"""One training run from its checks to its summary; what ``ray_jobs.train`` runs, on a laptop and on a cluster.
+
+In: settings and a free run folder. Out: ``runs/<run>/`` with weights, samples, plots and summary.json, and a run and a
+registered model in MLflow. Every stage can be repeated: a run that was stopped goes on where its checkpoints end.
+"""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+from ray_jobs.assessment import Assessment, assess
+from ray_jobs.checkpoints import fetch_checkpoint
+from ray_jobs.dataset.pictures import draw_sample_boxes
+from ray_jobs.errors import PlatformError, TrainingError
+from ray_jobs.journal import JournalReader, epoch_line, follow
+from ray_jobs.preparation import Prepared
+from ray_jobs.run_log import RunLog
+from ray_jobs.summary import make_summary
+
+Say = Callable[[str], None]
+
+
+class Stopped(PlatformError):
+    """The run was stopped by a signal and can be continued."""
+
+    def __init__(self, name: str, run: str) -> None:
+        self.exit_code = 128 + getattr(signal, name)
+        super().__init__(f"stopped by {name}; go on with: python -m ray_jobs.train --resume {run}")
+
+
+def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
+    """Train, assess, log and register; returns the summary. ``began``: Unix time of the command's start.
+
+    Raises ``Stopped`` after SIGINT or SIGTERM, ``TrainingError`` or ``ExportError``; the run can be continued.
+    """
+    run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
+    log = RunLog(prepared)
+    try:
+        shutil.copyfile(prepared.data_yaml, run.path / "data.yaml")
+        draw_sample_boxes(prepared.report.index, "train", run.plots / "training_labels.jpg")
+        journal = _train(prepared, log, say)
+        trained = time.time()
+        assessment = assess(prepared.settings, prepared.report.index, run, say)
+        summary = _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
+    except BaseException as error:
+        status, mlflow_status = ("stopped", "KILLED") if isinstance(error, Stopped) else ("failed", "FAILED")
+        run.write_state(status=status)
+        log.stop(mlflow_status, error)
+        raise
+    finally:
+        run.release()
+    return summary
+
+
+def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
+    """Train to the end and bring the results home. Epochs are said and logged as they come."""
+    from ray_jobs.distributed import TrainingTask, fit
+
+    settings, run = prepared.settings, prepared.run
+    weights = prepared.weights.read_bytes() if prepared.weights else b""
+    task = TrainingTask(settings, prepared.report.index, prepared.storage, weights, prepared.plan.cpus)
+    reader = JournalReader(run.journal)
+    for epoch in reader.read_new():  # a run that goes on: what an earlier driver may not have logged
+        log.epoch(epoch)
+    with _stopped_by_signals(run.name) as stop:
+        result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
+        restarts = reader.restarts
+        for epoch in follow(reader, lambda: result.running and not stop.is_set()):
+            say(epoch_line(epoch, settings.epochs))
+            log.epoch(epoch)
+            if reader.restarts > restarts:
+                say(f"workers were lost and started again ({reader.restarts} so far)")
+                restarts = reader.restarts
+        if stop.is_set():
+            raise Stopped(stop.signal_name, run.name)
+    trained = result.get()
+    if not reader.epochs:
+        raise TrainingError("training ended without a single epoch")
+    _bring_home(prepared, trained.checkpoint)
+    return reader
+
+
+def _bring_home(prepared: Prepared, checkpoint: str) -> None:
+    run = prepared.run
+    wanted = {"best.pt": run.weights, "last.pt": run.weights, "results.csv": run.path}
+    folder = run.path / ".fetched"
+    fetch_checkpoint(prepared.storage, checkpoint, folder, only=tuple(wanted))
+    for name, target in wanted.items():
+        (folder / name).replace(target / name)
+    shutil.rmtree(folder)
+
+
+def _log_everything(
+    prepared: Prepared, log: RunLog, journal: JournalReader, assessment: Assessment, times: dict[str, float]
+) -> dict[str, Any]:
+    """Log results and model, write summary.json, end the run."""
+    started = time.perf_counter()
+    log.results(assessment, journal)
+    outcome = log.finish()
+    timings = {
+        "check": prepared.check_s,
+        "startup": journal.epochs[0].started - times["began"] - prepared.check_s,
+        "train": times["trained"] - journal.epochs[0].started,
+        **assessment.seconds,
+        "log": time.perf_counter() - started,
+        "total": time.time() - times["began"],
+    }
+    summary = make_summary(prepared, journal, assessment, outcome, timings)
+    prepared.run.write_summary(summary)
+    prepared.run.write_state(status="finished", finished=datetime.now(UTC).isoformat())
+    return summary
+
+
+class _InBackground:
+    """A call in a thread of its own, so that signals reach the main thread at once."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(call,), name="training", daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._value = call()
+        except BaseException as error:  # raised again in the main thread
+            self._error = error
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def get(self) -> Any:
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._value
+
+
+class _StopEvent(threading.Event):
+    signal_name = ""
+
+
+@contextmanager
+def _stopped_by_signals(run: str) -> Iterator[_StopEvent]:
+    """An event that SIGINT and SIGTERM set; a second signal raises at once."""
+    stop = _StopEvent()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
+        name = signal.Signals(number).name
+        if stop.is_set():
+            raise Stopped(name, run)
+        stop.signal_name = name
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, on_signal) for number in numbers} if main else {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
