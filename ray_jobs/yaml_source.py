@@ -42,7 +42,7 @@ _Loader.add_implicit_resolver(
 
 def parse_scalar(text: str) -> Any:
     """One value as YAML would read it, for ``key=value`` on a command line. Raises ``yaml.YAMLError``."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: Path, error: type[BadInput] = BadInput) -> YamlSource:

@@ -37,7 +37,7 @@ def prepare_process(place: Place) -> None:
     quiet_ultralytics()
     if "ultralytics.utils" in sys.modules:
         wanted = place.rank if place.world_size > 1 else -1
-        if sys.modules["ultralytics.utils"].RANK != wanted:
+        if wanted != sys.modules["ultralytics.utils"].RANK:
             raise RuntimeError("Ultralytics was imported in this process before its rank was known")
 
 

@@ -35,7 +35,8 @@ from ray_jobs.errors import TrainingError
 class EpochReport:
     """What every rank says after every epoch.
 
-    ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``, which rank 0 alone knows.
+    ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
+    which rank 0 alone knows.
     ``write_checkpoint(folder)``, on rank 0 alone, writes all that the next epoch depends on, and the best weights.
     """
 
@@ -116,8 +117,8 @@ class DetectorTraining(DetectionTrainer):
         self,
         dataset_path: str,
         batch_size: int = 16,
-        rank: int = 0,
-        mode: str = "train",  # noqa: ARG002
+        rank: int = 0,  # noqa: ARG002 - Ultralytics' signature
+        mode: str = "train",
     ) -> InfiniteDataLoader:
         """Batches of this rank; ``batch_size`` is the rank's share for validation, training shares the global batch."""
         dataset = self.build_dataset(dataset_path, mode, batch_size)

@@ -1,0 +1,25 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test test-cluster lint
+
+install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: install  ## draw phantom X-rays, train on them, register and export the detector
+	$(BIN)/python -m ray_jobs.dataset.phantom --out datasets/phantoms
+	$(BIN)/python -m ray_jobs.train --config config/demo.yaml --data datasets/phantoms/data.yaml
+
+test: install
+	$(BIN)/python -m pytest --ignore=tests/cluster
+
+test-cluster: install
+	$(BIN)/python -m pytest tests/cluster
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
