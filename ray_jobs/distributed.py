@@ -49,12 +49,13 @@ class Journal(UserCallback):
         self.path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-        """One line per epoch: rank 0's metrics, every rank's weights digest, and the checkpoint's name."""
+        """One line per epoch: rank 0's metrics, every rank's weights digest and local rank, and the checkpoint's name."""
         line = {
             "kind": "epoch",
             "time": time.time(),
             "metrics": metrics[0],
             "weights_digests": [rank["weights_digest"] for rank in metrics],
+            "local_ranks": [rank["local_rank"] for rank in metrics],
             "checkpoint": Path(checkpoint.path).name if checkpoint else None,
         }
         self._append(line)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NOT_METRICS = ("epoch", "started", "last", "weights_digest")
+NOT_METRICS = ("epoch", "started", "last", "weights_digest", "local_rank")
 
 
 @dataclass(frozen=True)

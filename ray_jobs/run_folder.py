@@ -80,7 +80,11 @@ class RunFolder:
             lock.close()
             raise RunExists(f"{self.path}: this run is running now; wait for it, or choose another run_name") from None
         self._lock = lock
-        self.check_free(settings, fingerprint)
+        try:
+            self.check_free(settings, fingerprint)
+        except RunExists:
+            self.release()
+            raise
         if not self.exists:
             settings.save(self.settings)
             self.write_state(status="running", fingerprint=fingerprint, started=time.time())

@@ -246,6 +246,7 @@ def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[Ke
         "int_type": "a whole number",
         "int_from_float": "a whole number",
         "float_type": "a number",
+        "finite_number": "a finite number",
         "bool_type": "true or false",
         "string_type": "text",
         "list_type": "a list",

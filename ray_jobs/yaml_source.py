@@ -62,7 +62,7 @@ def read_yaml(path: Path, error: type[BadInput] = BadInput) -> YamlSource:
         values = loader.construct_document(node) if node else {}
     except yaml.YAMLError as problem:
         raise error(_syntax_message(path, text, problem)) from None
-    except (ValueError, TypeError, OverflowError, RecursionError) as problem:
+    except (ValueError, TypeError, OverflowError, RecursionError, LookupError, AttributeError) as problem:
         raise error(f"{path}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise error(f"{path}: must hold `key: value` lines, got {type(values).__name__}")

@@ -254,12 +254,12 @@ def _notices(description: DataDescription, seen: list[_Inspection]) -> tuple[str
         images = sum(item.labels.no_finding > 0 and not len(item.labels.boxes) for item in seen)
         notices.append(
             f'"No finding" (class {description.dropped_class} of data.yaml) is no object: the class was dropped, '
-            f"{images:,} images labelled with it are background"
+            f"images that became background: {images:,}"
         )
     unlabelled = sum(not item.labelled for item in seen)
     if unlabelled:
-        notices.append(f"{unlabelled:,} images have no label file and count as background")
+        notices.append(f"images without a label file, counted as background: {unlabelled:,}")
     deep = sum(item.deep for item in seen)
     if deep:
-        notices.append(f"{deep:,} images have more than 8 bits; they are windowed to 8, not truncated")
+        notices.append(f"images with more than 8 bits, windowed to 8 and not truncated: {deep:,}")
     return tuple(notices)

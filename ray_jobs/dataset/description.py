@@ -58,10 +58,7 @@ class DataDescription:
 
 def read_description(yaml_path: Path) -> DataDescription:
     """Read a data.yaml. Raises ``DataError`` with all its problems at once, each with its line."""
-    try:
-        source = read_yaml(Path(yaml_path), DataError)
-    except (LookupError, AttributeError) as error:  # what PyYAML raises on a wrong explicit type: `!!bool maybe`
-        raise DataError(f"{yaml_path}: not valid YAML: {error}") from None
+    source = read_yaml(Path(yaml_path), DataError)
     problems: list[str] = []
     names, dropped = _read_names(source, problems)
     root = _read_root(source, problems)

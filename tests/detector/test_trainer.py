@@ -1,0 +1,113 @@
+"""One model on one or more ranks, in plain processes without Ray, on real X-rays."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.dataset.check import check_dataset
+from ray_jobs.dataset.description import read_description
+
+SCRIPT = Path(__file__).with_name("train_one_rank.py")
+SMALL = ["epochs=3", "img_size=96", "batch_size=8", "close_mosaic=1", "nbs=20"]  # nbs: gradients wait between epochs
+
+
+@pytest.fixture(scope="module")
+def index(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("index") / "index.npz"
+    check_dataset(read_description(xrays_mini / "data.yaml"), show_progress=False).index.save(path)
+    return path
+
+
+def train(index: Path, out: Path, *arguments: str, world_size: int = 1) -> list[list[dict]]:
+    """Train in ``world_size`` processes; what each rank reported after each epoch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out.mkdir(parents=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, str(rank), str(world_size), str(port), index, out, *SMALL, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    for process in ranks:
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(world_size)]
+
+
+@pytest.fixture(scope="module")
+def alone(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """One undisturbed worker: its folder and what it reported."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    return out, train(index, out)[0]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_model_that_one_would(
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]
+) -> None:
+    first, second = train(index, tmp_path / "run", world_size=2)
+    assert [epoch["digest"] for epoch in first] == [epoch["digest"] for epoch in second]
+    for name in ("train/box_loss", "train/cls_loss", "train/dfl_loss"):
+        assert first[0][name] == second[0][name]  # the mean over all ranks
+        assert first[0][name] == pytest.approx(alone[1][0][name], rel=0.02)  # batch norm sees half a batch
+    assert [epoch["last"] for epoch in first] == [False, False, True]
+    assert not (tmp_path / "run" / "work1" / "weights" / "best.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_after", [1, 2])
+def test_a_resumed_run_ends_as_the_undisturbed_one(
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]], stopped_after: int
+) -> None:
+    folder, undisturbed = alone
+    resumed = train(index, tmp_path / "run", "--resume", str(folder / f"epoch_{stopped_after}"))[0]
+    assert [epoch["epoch"] for epoch in resumed] == list(range(stopped_after + 1, 4))
+    assert resumed[-1]["digest"] == undisturbed[-1]["digest"]
+    rows = [(tmp_path / "run" / "work0" / "results.csv").read_text(), (folder / "work0" / "results.csv").read_text()]
+    without_time = [[row.split(",")[:1] + row.split(",")[2:] for row in text.splitlines()] for text in rows]
+    assert without_time[0] == without_time[1]
+
+
+@pytest.mark.slow
+def test_the_weights_load_in_plain_ultralytics(alone: tuple[Path, list[dict]]) -> None:
+    from ray_jobs.detector.weights import load_model
+
+    folder, _ = alone
+    assert {"best.pt", "last.pt", "state.pt", "results.csv"} <= {file.name for file in (folder / "epoch_3").iterdir()}
+    model = load_model(folder / "epoch_3" / "best.pt")
+    assert list(model.names.values())[:2] == ["Atelectasis", "Cardiomegaly"]
+
+    from ultralytics import YOLO
+
+    assert len(YOLO(folder / "epoch_3" / "best.pt").names) == 8
+
+
+@pytest.mark.slow
+def test_training_starts_from_given_weights_in_bf16(
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]
+) -> None:
+    """A fine-tuned model begins better than a fresh one; bf16 on a CPU is what Ultralytics itself refuses."""
+    weights = alone[0] / "epoch_3" / "last.pt"
+    tuned = train(index, tmp_path / "run", "--weights", str(weights), "epochs=1", "precision=bf16")[0]
+    assert tuned[0]["val/cls_loss"] <= alone[1][0]["val/cls_loss"]
+
+
+def test_a_missing_training_state_is_said(tmp_path: Path) -> None:
+    from ray_jobs.detector.training_state import load_state
+    from ray_jobs.errors import WeightsError
+
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(WeightsError, match=r"state\.pt: is no training state"):
+        load_state(tmp_path / "state.pt")

@@ -1,0 +1,55 @@
+"""A training process for ``test_trainer.py``: Ultralytics fixes a process's rank when it is imported.
+
+python train_one_rank.py RANK WORLD_SIZE PORT INDEX.npz OUT [--resume FOLDER] [--weights FILE] key=value ...
+Writes OUT/rank<R>.json, a list of what each epoch reported, and OUT/epoch_<N>/ with rank 0's checkpoints.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.detector.process import Place
+from ray_jobs.detector.training import train_detector
+from ray_jobs.settings import load_config_with_defaults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, kind in (("rank", int), ("world_size", int), ("port", int), ("index", Path), ("out", Path)):
+        parser.add_argument(name, type=kind)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_intermixed_args()
+    if options.world_size > 1:
+        from torch import distributed as dist
+
+        address = f"tcp://127.0.0.1:{options.port}"
+        dist.init_process_group("gloo", init_method=address, rank=options.rank, world_size=options.world_size)
+    settings = load_config_with_defaults(None, ["device=cpu", "workers=0", *options.overrides])
+    said = []
+
+    def report(epoch) -> None:
+        said.append({"epoch": epoch.epoch, "digest": epoch.weights_digest, "last": epoch.last, **epoch.metrics})
+        if epoch.write_checkpoint:
+            folder = options.out / f"epoch_{epoch.epoch}"
+            folder.mkdir(parents=True)
+            epoch.write_checkpoint(folder)
+
+    train_detector(
+        settings,
+        DatasetIndex.load(options.index),
+        Place(options.rank, 0, options.world_size, "cpu", 1),
+        options.out / f"work{options.rank}",
+        report,
+        batch_size=settings.batch_size,
+        weights=options.weights,
+        resume_from=options.resume,
+        cache_folder=options.out / "cache",
+    )
+    (options.out / f"rank{options.rank}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

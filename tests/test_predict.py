@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_detector import draw_picture, small_detector
+
+from ray_jobs.errors import BadInput, DataError, WeightsError
+from ray_jobs.predict import main
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "disc.png"), draw_picture(1, [(0, 80, 70, 25)])[0])
+    cv2.imwrite(str(folder / "empty.png"), np.zeros((100, 120), np.uint8))
+    return folder
+
+
+def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("model", ["best.onnx", "best.pt"])
+def test_a_folder_is_read(pictures: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(pictures), "--model", str(small_detector() / model)]) == 0
+    disc, empty = read_lines(capsys)
+    assert (disc["file"], disc["width"], disc["height"]) == (str(pictures / "disc.png"), 160, 160)
+    assert [finding["label"] for finding in disc["findings"]] == ["Disc"]
+    assert np.allclose(disc["findings"][0]["box"], (55, 45, 106, 96), atol=8)
+    assert "summary" not in disc
+    assert empty["findings"] == []
+    assert empty["summary"] == "No findings"
+    assert (empty["width"], empty["height"]) == (120, 100)
+
+
+def test_pictures_are_drawn_and_not_written_over(pictures: Path, tmp_path: Path) -> None:
+    arguments = [str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(tmp_path / "drawn")]
+    assert main(arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["disc.png", "empty.png"]
+    assert max(cv2.imread(str(tmp_path / "drawn" / "disc.png")).shape) == 640
+    with pytest.raises(BadInput, match="is there already") as error:
+        main(arguments)
+    assert len(error.value.problems) == 2
+
+
+def test_images_of_one_name_get_drawings_of_two(pictures: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(pictures / "disc.jpg"), np.zeros((50, 50), np.uint8))
+    assert main([str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"disc.jpg.png", "disc.png.png", "empty.png"}
+
+
+def test_a_bad_file_is_reported_and_skipped(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "broken.png").write_text("not a picture")
+    assert main([str(pictures), "--model", str(small_detector() / "best.onnx")]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert "broken.png" in printed.err
+    assert "1 of 3 files could not be read" in printed.err
+
+
+def test_the_threshold_is_honoured(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(pictures / "disc.png")
+    assert main([image, "--model", str(small_detector() / "best.onnx"), "--threshold", "1"]) == 0
+    assert read_lines(capsys)[0]["summary"] == "No findings"
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "high", "nan"])
+def test_a_threshold_that_is_no_score_is_refused(pictures: Path, value: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(pictures), "--model", "best.onnx", f"--threshold={value}"])
+    assert stop.value.code == 2
+
+
+def test_missing_and_foreign_files_are_named(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        main([str(tmp_path / "nowhere"), "--model", "best.onnx"])
+    with pytest.raises(WeightsError, match=r"gone\.pt: no such"):
+        main([str(pictures), "--model", str(tmp_path / "gone.pt")])
+    with pytest.raises(WeightsError, match=r"as \.onnx or \.pt"):
+        main([str(pictures), "--model", str(pictures / "disc.png")])
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        main([str(tmp_path / "bare"), "--model", "best.onnx"])
