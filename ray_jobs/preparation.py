@@ -14,7 +14,14 @@ from ray_jobs.dataset.report import DatasetReport
 from ray_jobs.dataset.table import print_report
 from ray_jobs.detector.weights import resolve_weights
 from ray_jobs.errors import DataError
-from ray_jobs.ray_cluster import WorkerPlan, connect, prepare_environment, wait_for_workers
+from ray_jobs.ray_cluster import (
+    WorkerPlan,
+    check_batch,
+    connect,
+    prepare_environment,
+    wait_for_workers,
+    wanted_workers,
+)
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, open_storage
@@ -40,6 +47,8 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     for warning in settings.warnings():
         say(f"warning: {warning}")
     run.check_free(settings)
+    if workers := wanted_workers(settings):
+        check_batch(settings.batch_size, *workers)
     started = time.perf_counter()
     data_yaml = find_data_yaml(settings)
     report = check_data(settings, data_yaml)

@@ -84,20 +84,11 @@ def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPla
     """
     cluster = settings.cluster
     all_gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if isinstance(settings.device, list):
-        low = high = len(settings.device)
-        gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else 1.0
-    else:
-        use_gpus = all_gpus > 0 and settings.device != "cpu"
-        gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(use_gpus)
-        if cluster.num_workers == "auto":
-            low = high = max(int(all_gpus / gpus), 1) if gpus else 1
-        elif isinstance(cluster.num_workers, list):
-            low, high = cluster.num_workers
-        else:
-            low = high = int(cluster.num_workers)
+    use_gpus = isinstance(settings.device, list) or (all_gpus > 0 and settings.device != "cpu")
+    gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(use_gpus)
+    low, high = wanted_workers(settings) or (max(int(all_gpus / gpus), 1) if gpus else 1,) * 2
     cpus = cluster.cpus_per_worker or _share_of_cores(nodes, high)
-    _check_batch(settings.batch_size, low, high)
+    check_batch(settings.batch_size, low, high)
     if isinstance(settings.batch_size, float) and not gpus:
         raise BadInput(
             f"batch_size: {settings.batch_size} is a share of GPU memory, but the run has no GPU; give a number"
@@ -111,7 +102,18 @@ def _share_of_cores(nodes: list[dict[str, float]], workers: int) -> int:
     return max(max(cores, default=1) // per_node, 1)
 
 
-def _check_batch(batch_size: int | float, low: int, high: int) -> None:
+def wanted_workers(settings: Settings) -> tuple[int, int] | None:
+    """The least and the most workers that the settings ask for; None where that is left to the cluster."""
+    if isinstance(settings.device, list):
+        return len(settings.device), len(settings.device)
+    wanted = settings.cluster.num_workers
+    if isinstance(wanted, list):
+        return wanted[0], wanted[1]
+    return None if isinstance(wanted, str) else (wanted, wanted)
+
+
+def check_batch(batch_size: int | float, low: int, high: int) -> None:
+    """Raise ``BadInput`` where the global batch cannot be shared evenly by ``low`` to ``high`` workers."""
     if isinstance(batch_size, float):
         return
     uneven = [count for count in range(low, high + 1) if batch_size % count]

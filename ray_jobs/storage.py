@@ -238,10 +238,10 @@ def endpoint_url() -> str | None:
 
 
 def _s3_client(connect_timeout: int, read_timeout: int, attempts: int) -> Any:
-    import boto3
+    from boto3.session import Session
     from botocore.config import Config
 
-    return boto3.client(
+    return Session().client(  # a session of its own: boto3's shared one remembers keys that were changed since
         "s3",
         endpoint_url=endpoint_url(),
         region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",

@@ -11,6 +11,7 @@ in the network alone. mAP, precision, recall and F1 are computed by Ultralytics'
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,8 +51,10 @@ def torch_forward(best_pt: Path, device: str = "cpu", threads: int | None = None
     def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         before = torch.get_num_threads()
         torch.set_num_threads(cores)  # Ultralytics leaves a core idle, which on two cores is half the speed
+        # TF32, cuDNN's default, rounds scores by about a thousandth; figures should not depend on the hardware.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if place.type == "cuda" else nullcontext()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), exact:
                 return model(torch.from_numpy(pixels).to(place, memory_format=layout)).float().cpu().numpy()
         finally:
             torch.set_num_threads(before)

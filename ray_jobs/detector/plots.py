@@ -50,7 +50,9 @@ def _figure(title: str, width: float = 8.0, height: float = 5.5) -> "tuple[Figur
 def _colours(count: int) -> list[Any]:
     import matplotlib
 
-    return [matplotlib.colormaps["tab20"](number) for number in range(count)]
+    palette = matplotlib.colormaps["tab20"]
+    # Its strong colours first, then the pale ones of the same hues.
+    return [palette(number % 10 * 2 + number // 10) for number in range(count)]
 
 
 def _no_boxes(axes: "Axes") -> None:

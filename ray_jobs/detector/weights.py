@@ -62,7 +62,8 @@ def load_model(path: Path) -> "torch.nn.Module":
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     if not zipfile.is_zipfile(path):
-        start = path.open("rb").read(64).lstrip().lower()
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
         what = "an HTML page, not weights; the download failed" if start.startswith(b"<") else "not a PyTorch file"
         raise WeightsError(f"{path}: is {what}; copy it again from its source")
     quiet_ultralytics()

@@ -78,8 +78,10 @@ def _open_session(path: Path, providers: Sequence[str] | None, threads: int | No
     if providers is None:
         available = onnxruntime.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    # TF32, CUDA's default, rounds scores by about a thousandth; findings should not depend on the hardware.
+    chosen = [(name, {"use_tf32": "0"} if name == "CUDAExecutionProvider" else {}) for name in providers]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:  # onnxruntime's errors have no common ancestor but Exception
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path}: not an ONNX file that can be opened ({reason}); export the model again") from error

@@ -54,14 +54,12 @@ def alone(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 @pytest.mark.slow
-def test_two_ranks_train_the_model_that_one_would(
-    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]
-) -> None:
+def test_two_ranks_train_the_model_that_one_would(index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]) -> None:
     first, second = train(index, tmp_path / "run", world_size=2)
     assert [epoch["digest"] for epoch in first] == [epoch["digest"] for epoch in second]
     for name in ("train/box_loss", "train/cls_loss", "train/dfl_loss"):
         assert first[0][name] == second[0][name]  # the mean over all ranks
-        assert first[0][name] == pytest.approx(alone[1][0][name], rel=0.02)  # batch norm sees half a batch
+        assert first[0][name] == pytest.approx(alone[1][0][name], rel=0.05)  # batch norm sees half a batch
     assert [epoch["last"] for epoch in first] == [False, False, True]
     assert not (tmp_path / "run" / "work1" / "weights" / "best.pt").exists()
 
