@@ -19,6 +19,7 @@ from ray_jobs.dataset.report import ALLOWABLE, KINDS, DatasetReport
 from ray_jobs.dataset.table import print_report
 from ray_jobs.entry import run_job
 from ray_jobs.errors import StorageError
+from ray_jobs.settings import load_config_with_defaults
 
 _EPILOG = """\
 errors that can be allowed, and then are warnings:
@@ -36,8 +37,11 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Check a data set and print what was found. Raises ``DataError`` where it cannot be trained on."""
     options = _parse(arguments)
+    check = load_config_with_defaults(options.config).data_check
     report = check_dataset(
-        read_description(options.data), patient_id_pattern=options.patient_id_pattern, allow=options.allow
+        read_description(options.data),
+        patient_id_pattern=options.patient_id_pattern or check.patient_id_pattern,
+        allow=[*check.allow, *options.allow],
     )
     print_report(report)
     if options.out:
@@ -56,6 +60,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="YAML", help="data.yaml in the Ultralytics format")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings; its section data_check is used")
     parser.add_argument(
         "--patient-id-pattern",
         metavar="REGEX",

@@ -49,7 +49,7 @@ class Journal(UserCallback):
         self.path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-        """One line per epoch: rank 0's metrics, every rank's weights digest and local rank, and the checkpoint's name."""
+        """One line per epoch: rank 0's metrics, each rank's weights digest and local rank, the checkpoint's name."""
         line = {
             "kind": "epoch",
             "time": time.time(),

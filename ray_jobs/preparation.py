@@ -13,7 +13,7 @@ from ray_jobs.dataset.description import read_description
 from ray_jobs.dataset.report import DatasetReport
 from ray_jobs.dataset.table import print_report
 from ray_jobs.detector.weights import resolve_weights
-from ray_jobs.errors import DataError
+from ray_jobs.errors import DataError, TrackingError
 from ray_jobs.ray_cluster import (
     WorkerPlan,
     check_batch,
@@ -25,7 +25,8 @@ from ray_jobs.ray_cluster import (
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, open_storage
-from ray_jobs.tracking.addresses import resolve_uri
+from ray_jobs.tracking.addresses import TRACKING_OFF, redact, resolve_uri
+from ray_jobs.tracking.client import probe
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     weights = resolve_weights(settings)
     say(f"starting weights: {weights or 'none, from scratch'}")
     storage = probe_storage(settings, run)
-    if settings.tracking.uri != "none":
+    if settings.tracking.uri not in TRACKING_OFF:
         resolve_uri(settings.tracking.uri, run.path.parent)
     prepare_environment(settings.cluster)
     connect(settings)
@@ -91,3 +92,27 @@ def probe_storage(settings: Settings, run: RunFolder) -> Storage:
         return FolderStorage(run.path)
     open_storage(settings.storage.url, run.path).probe()
     return open_storage(f"{settings.storage.url.rstrip('/')}/{run.name}", run.path)
+
+
+def describe_plan(prepared: Prepared) -> list[str]:
+    """What a run would do, one line each; asks the tracking server whether it is there."""
+    settings = prepared.settings
+    return [
+        f"would train {settings.model_name} for {settings.epochs} epochs on {prepared.plan.describe()}, "
+        f"{settings.img_size} px, batch {settings.batch_size}, seed {settings.seed}",
+        f"would write {prepared.run.path}, checkpoints to {prepared.storage.url}",
+        _describe_tracking(prepared),
+    ]
+
+
+def _describe_tracking(prepared: Prepared) -> str:
+    tracking = prepared.settings.tracking
+    if tracking.uri in TRACKING_OFF:
+        return "would not track"
+    uri = resolve_uri(tracking.uri, prepared.run.path.parent)
+    model = f", register {tracking.registry}@{tracking.alias}" if tracking.registry else ""
+    try:
+        probe(uri)
+    except TrackingError as error:
+        return f"warning: {error}; the run would go on, keep everything, and python -m ray_jobs.sync_tracking sends it"
+    return f"would log to {redact(uri)}, experiment {tracking.experiment}{model}"

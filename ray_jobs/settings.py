@@ -56,7 +56,7 @@ def _batch_size(value: object) -> int | float:
 
 def _num_workers(value: object) -> str | int | list[int]:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value  # type: ignore[return-value]
+        return value
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(n) is int for n in value)
     if pair and 1 <= value[0] <= value[1]:  # type: ignore[index]
         return list(value)  # type: ignore[call-overload]

@@ -70,6 +70,8 @@ def print_summary(summary: dict[str, Any], run: Path) -> None:
     table.add_row("all", str(measured["boxes"]), *(_figure(measured[key]) for key in keys))
     console = Console(highlight=False)
     console.print(table)
+    if run.is_relative_to(Path.cwd()):
+        run = run.relative_to(Path.cwd())
     for line in _lines(summary, measured, run):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ray_jobs.entry import run_job
-from ray_jobs.preparation import prepare
+from ray_jobs.preparation import describe_plan, prepare
 from ray_jobs.run_folder import RunFolder, find_run
 from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.summary import print_summary
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     settings, run = _settings_and_run(options)
     prepared = prepare(settings, run, _say)
     if options.dry_run:
-        _say(f"dry run: everything is in place; would train {settings.model_name} for {settings.epochs} epochs")
+        _say("\n".join(["dry run: everything is in place", *describe_plan(prepared)]))
         return 0
     summary = run_training(prepared, _say, began)
     print_summary(summary, run.path)

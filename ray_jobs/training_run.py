@@ -29,9 +29,9 @@ Say = Callable[[str], None]
 class Stopped(PlatformError):
     """The run was stopped by a signal and can be continued."""
 
-    def __init__(self, name: str, run: str) -> None:
-        self.exit_code = 128 + getattr(signal, name)
-        super().__init__(f"stopped by {name}; go on with: python -m ray_jobs.train --resume {run}")
+    def __init__(self, number: signal.Signals, run: str) -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"stopped by {number.name}; go on with: python -m ray_jobs.train --resume {run}")
 
 
 def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
@@ -42,12 +42,8 @@ def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
     run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
     log = RunLog(prepared)
     try:
-        shutil.copyfile(prepared.data_yaml, run.path / "data.yaml")
-        draw_sample_boxes(prepared.report.index, "train", run.plots / "training_labels.jpg")
-        journal = _train(prepared, log, say)
-        trained = time.time()
-        assessment = assess(prepared.settings, prepared.report.index, run, say)
-        summary = _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
+        with _stopped_by_signals(run.name):
+            return _run_stages(prepared, log, say, began)
     except BaseException as error:
         status, mlflow_status = ("stopped", "KILLED") if isinstance(error, Stopped) else ("failed", "FAILED")
         run.write_state(status=status)
@@ -55,7 +51,16 @@ def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
         raise
     finally:
         run.release()
-    return summary
+
+
+def _run_stages(prepared: Prepared, log: RunLog, say: Say, began: float) -> dict[str, Any]:
+    run = prepared.run
+    shutil.copyfile(prepared.data_yaml, run.path / "data.yaml")
+    draw_sample_boxes(prepared.report.index, "train", run.plots / "training_labels.jpg")
+    journal = _train(prepared, log, say)
+    trained = time.time()
+    assessment = assess(prepared.settings, prepared.report.index, run, say)
+    return _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
 
 
 def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
@@ -68,17 +73,14 @@ def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
     reader = JournalReader(run.journal)
     for epoch in reader.read_new():  # a run that goes on: what an earlier driver may not have logged
         log.epoch(epoch)
-    with _stopped_by_signals(run.name) as stop:
-        result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
-        restarts = reader.restarts
-        for epoch in follow(reader, lambda: result.running and not stop.is_set()):
-            say(epoch_line(epoch, settings.epochs))
-            log.epoch(epoch)
-            if reader.restarts > restarts:
-                say(f"workers were lost and started again ({reader.restarts} so far)")
-                restarts = reader.restarts
-        if stop.is_set():
-            raise Stopped(stop.signal_name, run.name)
+    result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
+    restarts = reader.restarts
+    for epoch in follow(reader, lambda: result.running):
+        say(epoch_line(epoch, settings.epochs))
+        log.epoch(epoch)
+        if reader.restarts > restarts:
+            say(f"workers were lost and started again ({reader.restarts} so far)")
+            restarts = reader.restarts
     trained = result.get()
     if not reader.epochs:
         raise TrainingError("training ended without a single epoch")
@@ -143,27 +145,17 @@ class _InBackground:
         return self._value
 
 
-class _StopEvent(threading.Event):
-    signal_name = ""
-
-
 @contextmanager
-def _stopped_by_signals(run: str) -> Iterator[_StopEvent]:
-    """An event that SIGINT and SIGTERM set; a second signal raises at once."""
-    stop = _StopEvent()
+def _stopped_by_signals(run: str) -> Iterator[None]:
+    """SIGINT and SIGTERM raise ``Stopped`` in the main thread, where nothing but waiting and logging happens."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
-        name = signal.Signals(number).name
-        if stop.is_set():
-            raise Stopped(name, run)
-        stop.signal_name = name
-        stop.set()
+        raise Stopped(signal.Signals(number), run)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, on_signal) for number in numbers} if main else {}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

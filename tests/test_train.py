@@ -171,7 +171,9 @@ def test_a_finished_run_is_never_overwritten(finished: tuple[Path, str]) -> None
 def test_a_stopped_run_goes_on_and_a_dry_run_leaves_nothing(xrays_mini: Path, tmp_path: Path) -> None:
     arguments = ["--data", xrays_mini / "data.yaml", "--run-name", "long", *SMALL, "epochs=4", "export.onnx=false"]
     said = finish(job(tmp_path, *arguments, "--dry-run"))
-    assert "dry run: everything is in place; would train yolo12n for 4 epochs" in said
+    assert "dry run: everything is in place" in said
+    assert "would train yolo12n for 4 epochs on 1 worker with" in said
+    assert "would log to sqlite:///" in said
     assert not (tmp_path / "runs").exists()
 
     process = job(tmp_path, *arguments)

@@ -40,7 +40,7 @@ def export_onnx(
     thresholds that do not fit the model, WeightsError for a file that is no detector.
     """
     import onnx
-    import onnxslim  # type: ignore[import-untyped]
+    import onnxslim
 
     model = fused_model(best_pt)
     metadata = _metadata(model, names, image_size, thresholds or {})
