@@ -1,0 +1,238 @@
+"""The three environments, up for real: each runs its own job, keeps its data, its secrets and its distance.
+
+The tests of this module are steps in one order: a running environment costs most of a minute, so they share it.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.cluster.clients import Outside, answers
+from tests.cluster.engine import PROJECT, Environment, docker, wait_for
+
+PARTS = ("ray-worker", "mlflow", "prometheus", "alertmanager")
+PORTS = (8265, 5000, 9000, 9090, 9093)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+
+def healthy(environment: Environment) -> dict[str, int]:
+    """How many healthy containers each service has."""
+    services = [str(each["Service"]) for each in environment.containers() if each["Health"] == "healthy"]
+    return {service: services.count(service) for service in services}
+
+
+def run_job(environment: Environment, service: str, timeout: float = 240) -> str:
+    """`up SERVICE`, which ends when the job has; its log. The job's exit code must be 0."""
+    log = environment.compose("up", service, timeout=timeout).stdout
+    [job] = [each for each in environment.containers() if each["Service"] == service]
+    assert (job["State"], job["ExitCode"]) == ("exited", 0), log[-4000:]
+    return log
+
+
+@pytest.fixture(scope="module")
+def training(new_environment: Callable[..., Environment]) -> Environment:
+    """Environment 3, up: one head and two workers, and everything they need."""
+    environment = new_environment("docker-compose-yolo-ray.yaml", jobs=("train", "retrain", "benchmark"))
+    print(f"up to healthy: {environment.up(*PARTS):.0f} s")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def outside(training: Environment) -> Outside:
+    return Outside(training, digit="2")
+
+
+@pytest.fixture(scope="module")
+def trained(training: Environment, outside: Outside) -> SimpleNamespace:
+    """Environment 3 after its job: what the job left in MLflow, in the object store, and when."""
+    log = run_job(training, "train")
+    [run] = outside.finished_runs()
+    objects = {each.key: each.size for each in outside.bucket().objects.all()}
+    return SimpleNamespace(log=log, run=run, objects=objects, at=time.time())
+
+
+def test_everything_is_healthy(training: Environment) -> None:
+    parts = ("ray-head", "minio", "mlflow", "prometheus", "alertmanager")
+    assert healthy(training) == dict.fromkeys(parts, 1) | {"ray-worker": 2}
+
+
+@pytest.mark.usefixtures("training")
+def test_the_restricted_user_cannot_leave_its_bucket(outside: Outside) -> None:
+    client = outside.bucket().meta.client
+    with pytest.raises(client.exceptions.ClientError, match=r"AccessDenied|TooManyBuckets"):
+        client.create_bucket(Bucket="elsewhere")
+
+
+def test_preparing_the_bucket_again_changes_nothing(training: Environment) -> None:
+    again = training.compose("run", "--rm", "--no-deps", "buckets", timeout=60)
+    assert (again.returncode, "is ready" in again.stdout) == (0, True), again.stdout
+
+
+@pytest.mark.usefixtures("trained")
+def test_one_model_is_trained_over_two_containers(outside: Outside) -> None:
+    actors = outside.dashboard("/api/v0/actors?detail=1&limit=1000")["data"]["result"]["result"]
+    nodes = [actor["node_id"] for actor in actors if "TrainWorker" in actor["class_name"]]
+    assert len(nodes) == len(set(nodes)) == 2
+
+
+def test_checkpoints_are_in_the_object_store(trained: SimpleNamespace) -> None:
+    sizes = [size for key, size in trained.objects.items() if key.startswith("checkpoints/") and key.endswith(".pt")]
+    assert sizes
+    assert min(sizes) > 1_000_000
+
+
+def test_the_run_and_its_artifacts_are_in_mlflow(trained: SimpleNamespace, outside: Outside) -> None:
+    names = {path.rsplit("/", 1)[-1] for path in outside.artifacts(trained.run)}
+    assert {"best.pt", "best.onnx"} <= names
+    assert any(key.startswith("mlflow/") for key in trained.objects)
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_series_are_in_prometheus(outside: Outside) -> None:
+    nodes = wait_for(
+        "the figures of three nodes",
+        lambda: len(outside.prometheus("count by (instance) (ray_node_cpu_utilization)")) == 3,
+        timeout=60,
+    )
+    assert nodes
+    up = {(each["metric"]["job"], each["value"][1]) for each in outside.prometheus("up")}
+    # Ceph has no page of MinIO's figures.
+    assert up == {("object-store", "0"), *((job, "1") for job in ("ray", "mlflow", "prometheus", "alertmanager"))}
+    # Gone from Ray's own page when the run ends; Prometheus has kept them.
+    training = 'count(last_over_time({__name__=~"ray_train_.*"}[15m]))'
+    assert wait_for("the figures of the training", lambda: outside.prometheus(training), timeout=60)
+
+
+@pytest.mark.usefixtures("training")
+def test_nobody_without_a_key_is_served(outside: Outside) -> None:
+    job = {"entrypoint": "echo intruder"}
+    assert outside.status(8265, "/api/jobs/", body=job) == 401
+    assert outside.status(8265, "/api/jobs/", body=job, authorization="Bearer wrong") == 403
+    assert outside.status(8265, "/api/cluster_status") == 401
+    assert outside.status(8265, "/nodes?view=summary") == 401
+    assert outside.status(5000, "/api/2.0/mlflow/experiments/search?max_results=1") == 401
+    assert outside.status(5000, "/") == 401
+    assert outside.status(9000, "/xray-ray") == 403
+
+
+def test_nothing_answers_at_another_address(training: Environment) -> None:
+    gateway = docker(
+        "network", "inspect", f"{training.project}_default", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+    )
+    published = [int(f"2{port}") for port in PORTS]
+    assert all(answers("127.0.0.1", port) for port in published)
+    others = ["127.0.0.2", gateway.strip()]
+    assert not [(address, port) for address in others for port in published if answers(address, port)]
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_wrong_s3_key_stops_the_job_before_training(outside: Outside) -> None:
+    done = outside.submit(env_vars={"AWS_SECRET_ACCESS_KEY": "not-the-key"})
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout, done.stdout[-3000:]
+    assert "s3://xray-ray" in done.stdout, done.stdout[-3000:]
+    assert len(outside.finished_runs()) == 1
+
+
+def test_secrets_are_told_to_nobody(trained: SimpleNamespace, training: Environment, outside: Outside) -> None:
+    told = {"container logs": training.logs(), "MLflow": str(trained.run)}
+    for node in (each for each in training.containers() if str(each["Service"]).startswith("ray-")):
+        logs = ["sh", "-c", "find /tmp/ray/session_latest/logs/ -type f -exec cat {} +"]
+        told[f"Ray's logs on {node['Name']}"] = docker("exec", str(node["Name"]), *logs)
+    for thing in outside.bucket().objects.all():
+        if thing.size < 1_000_000:
+            told[thing.key] = thing.get()["Body"].read().decode(errors="replace")
+    leaks = [(where, name) for where, text in told.items() for name, value in training.secrets.items() if value in text]
+    assert leaks == []
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_second_environment_runs_beside_the_first(
+    training: Environment, outside: Outside, new_environment: Callable[..., Environment]
+) -> None:
+    one_worker = {"RAY_WORKERS": "1", "TUNE_ARGS": "cluster.num_workers=1"}
+    tuning = new_environment("docker-compose-ray-tune.yaml", jobs=("tune",), **one_worker)
+    tuning.up(*PARTS)
+    log = run_job(tuning, "tune")
+    assert "ray_jobs.tune is not there yet" in log
+    assert len(Outside(tuning, digit="1").finished_runs()) == 1
+    assert len(outside.finished_runs()) == 1
+    assert healthy(training)["ray-worker"] == 2
+    tuning.down(volumes=True)
+    assert tuning.left_behind() == []
+
+
+def test_data_is_still_there_after_down_and_up(
+    trained: SimpleNamespace, training: Environment, outside: Outside
+) -> None:
+    artifacts = outside.artifacts(trained.run)
+    training.down(volumes=False)
+    assert training.containers() == []
+    training.up("mlflow", "prometheus")
+    assert [run["info"]["run_id"] for run in outside.finished_runs()] == [trained.run["info"]["run_id"]]
+    assert outside.artifacts(trained.run) == artifacts
+    assert {each.key: each.size for each in outside.bucket().objects.all()} == trained.objects
+    assert outside.prometheus("count(ray_node_cpu_utilization)", time=trained.at)
+
+
+def test_down_with_volumes_leaves_nothing(training: Environment) -> None:
+    training.down(volumes=True)
+    assert training.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def standing(new_environment: Callable[..., Environment]) -> Environment:
+    """Environment 1, up with two workers by --scale."""
+    environment = new_environment("docker-compose-ray-cuda.yaml", RAY_WORKERS="1")
+    environment.up("--scale", "ray-worker=2", *PARTS)
+    return environment
+
+
+def backup(action: str, environment: Environment, folder: Path) -> None:
+    """Run cluster/backup.sh, which must succeed."""
+    done = subprocess.run(
+        [PROJECT / "cluster" / "backup.sh", action, environment.project, folder],
+        env=os.environ | {"XRAY_IMAGE": environment.variables["XRAY_IMAGE"]},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_standing_cluster_scales_and_takes_jobs(standing: Environment) -> None:
+    outside = Outside(standing, digit="")
+    assert healthy(standing)["ray-worker"] == 2
+    done = outside.submit("output_dir=/app/runs", "weights_dir=/app/weights")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert len(outside.finished_runs()) == 1
+
+
+def test_a_worker_that_is_taken_away_drains_first(standing: Environment) -> None:
+    fewer = ("up", "--detach", "--no-recreate", "--scale", "ray-worker=1", "ray-worker")
+    assert standing.compose(*fewer, timeout=120).returncode == 0
+    nodes = Outside(standing, digit="").dashboard("/api/v0/nodes?detail=1&limit=100")["data"]["result"]["result"]
+    [gone] = [node for node in nodes if node["state"] == "DEAD"]
+    assert "draining before shutdown" in gone["state_message"]
+
+
+def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -> None:
+    outside = Outside(standing, digit="")
+    [run] = outside.finished_runs()
+    artifacts, objects = outside.artifacts(run), {each.key: each.size for each in outside.bucket().objects.all()}
+    standing.down(volumes=False)
+    backup("save", standing, tmp_path)
+    standing.down(volumes=True)
+    assert standing.left_behind() == []
+    backup("restore", standing, tmp_path)
+    standing.up("mlflow")
+    assert [each["info"]["run_id"] for each in outside.finished_runs()] == [run["info"]["run_id"]]
+    assert outside.artifacts(run) == artifacts
+    assert {each.key: each.size for each in outside.bucket().objects.all()} == objects
+    standing.down(volumes=True)
+    assert standing.left_behind() == []
