@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 
 from ray_jobs.entry import run_job
-from ray_jobs.preparation import describe_plan, prepare
-from ray_jobs.run_folder import RunFolder, find_run
+from ray_jobs.flows.preparation import describe_plan, prepare
+from ray_jobs.flows.run_folder import RunFolder, find_run
+from ray_jobs.flows.summary import print_summary
+from ray_jobs.flows.training_run import run_training
 from ray_jobs.settings import Settings, load_config_with_defaults
-from ray_jobs.summary import print_summary
-from ray_jobs.training_run import run_training
 
 
 def main(arguments: Sequence[str]) -> int:

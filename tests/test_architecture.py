@@ -12,18 +12,7 @@ import ray_jobs
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
 ROOMS = {"reading", "dataset", "detector", "tracking"}
-FLOWS = {
-    "assessment",
-    "checkpoints",
-    "distributed",
-    "journal",
-    "preparation",
-    "ray_cluster",
-    "run_folder",
-    "run_log",
-    "summary",
-    "training_run",
-}
+FLOWS = {"flows"}
 JOBS = {"train", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
 ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}}

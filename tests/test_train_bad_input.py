@@ -149,7 +149,7 @@ def test_a_batch_that_workers_cannot_share(run, data: Path) -> None:
 
 
 def test_a_finished_run_keeps_its_name(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from ray_jobs.run_folder import RunFolder
+    from ray_jobs.flows.run_folder import RunFolder
     from ray_jobs.settings import Settings
 
     taken = RunFolder(tmp_path / "mine" / "a").claim(Settings(), "f" * 64)

@@ -6,9 +6,9 @@ In: what the stages of a run found. Out: one dictionary of plain values.
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.assessment import Assessment
-from ray_jobs.journal import JournalReader
-from ray_jobs.preparation import Prepared
+from ray_jobs.flows.assessment import Assessment
+from ray_jobs.flows.journal import JournalReader
+from ray_jobs.flows.preparation import Prepared
 from ray_jobs.tracking.tracker import TrackingOutcome
 
 

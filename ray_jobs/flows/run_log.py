@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ray_jobs.assessment import Assessment
 from ray_jobs.errors import PlatformError
-from ray_jobs.journal import Epoch, JournalReader
-from ray_jobs.preparation import Prepared
+from ray_jobs.flows.assessment import Assessment
+from ray_jobs.flows.journal import Epoch, JournalReader
+from ray_jobs.flows.preparation import Prepared
 from ray_jobs.tracking.environment import describe_environment
 from ray_jobs.tracking.registry import RegistryRequest, model_description
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker

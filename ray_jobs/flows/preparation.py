@@ -14,7 +14,7 @@ from ray_jobs.dataset.report import DatasetReport
 from ray_jobs.dataset.table import print_report
 from ray_jobs.detector.weights import resolve_weights
 from ray_jobs.errors import DataError, TrackingError
-from ray_jobs.ray_cluster import (
+from ray_jobs.flows.ray_cluster import (
     WorkerPlan,
     check_batch,
     connect,
@@ -22,7 +22,7 @@ from ray_jobs.ray_cluster import (
     wait_for_workers,
     wanted_workers,
 )
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, open_storage
 from ray_jobs.tracking.addresses import TRACKING_OFF, redact, resolve_uri

@@ -3,7 +3,7 @@
 import pytest
 
 from ray_jobs.errors import BadInput
-from ray_jobs.ray_cluster import WorkerPlan, plan_workers, workers_that_fit
+from ray_jobs.flows.ray_cluster import WorkerPlan, plan_workers, workers_that_fit
 from ray_jobs.settings import load_config_with_defaults
 
 LAPTOP = [{"CPU": 8.0}]

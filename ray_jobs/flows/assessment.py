@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import Settings
 
 BATCH = 16

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.errors import RunExists, StorageError
-from ray_jobs.run_folder import RunFolder, find_run
+from ray_jobs.flows.run_folder import RunFolder, find_run
 from ray_jobs.settings import Settings, load_config_with_defaults
 
 FINGERPRINT = "f" * 64

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ray_jobs.journal import JournalReader, epoch_line
+from ray_jobs.flows.journal import JournalReader, epoch_line
 
 
 def line(epoch: int, fitness: float = 0.1) -> str:

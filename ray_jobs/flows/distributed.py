@@ -15,10 +15,10 @@ from typing import Any
 
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 
-from ray_jobs.checkpoints import EXPERIMENT, CheckpointReporter, fetch_checkpoint
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.errors import TrainingError
-from ray_jobs.ray_cluster import WorkerPlan
+from ray_jobs.flows.checkpoints import EXPERIMENT, CheckpointReporter, fetch_checkpoint
+from ray_jobs.flows.ray_cluster import WorkerPlan
 from ray_jobs.settings import Settings
 from ray_jobs.storage import Storage
 

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from ray_jobs.assessment import Assessment, assess
-from ray_jobs.checkpoints import fetch_checkpoint
 from ray_jobs.dataset.pictures import draw_sample_boxes
 from ray_jobs.errors import PlatformError, TrainingError
-from ray_jobs.journal import JournalReader, epoch_line, follow
-from ray_jobs.preparation import Prepared
-from ray_jobs.run_log import RunLog
-from ray_jobs.summary import make_summary
+from ray_jobs.flows.assessment import Assessment, assess
+from ray_jobs.flows.checkpoints import fetch_checkpoint
+from ray_jobs.flows.journal import JournalReader, epoch_line, follow
+from ray_jobs.flows.preparation import Prepared
+from ray_jobs.flows.run_log import RunLog
+from ray_jobs.flows.summary import make_summary
 
 Say = Callable[[str], None]
 
@@ -65,7 +65,7 @@ def _run_stages(prepared: Prepared, log: RunLog, say: Say, began: float) -> dict
 
 def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
     """Train to the end and bring the results home. Epochs are said and logged as they come."""
-    from ray_jobs.distributed import TrainingTask, fit
+    from ray_jobs.flows.distributed import TrainingTask, fit
 
     settings, run = prepared.settings, prepared.run
     weights = prepared.weights.read_bytes() if prepared.weights else b""
@@ -105,10 +105,12 @@ def _log_everything(
     started = time.perf_counter()
     log.results(assessment, journal)
     outcome = log.finish()
+    # A run that goes on has epochs from before this command; one that only had to be finished has no others.
+    first_step = min((e.started for e in journal.epochs if e.started > times["began"]), default=times["trained"])
     timings = {
         "check": prepared.check_s,
-        "startup": journal.epochs[0].started - times["began"] - prepared.check_s,
-        "train": times["trained"] - journal.epochs[0].started,
+        "startup": first_step - times["began"] - prepared.check_s,
+        "train": times["trained"] - first_step,
         **assessment.seconds,
         "log": time.perf_counter() - started,
         "total": time.time() - times["began"],
