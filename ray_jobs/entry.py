@@ -3,8 +3,11 @@
 Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import NoReturn
 
 from ray_jobs.errors import PlatformError
@@ -14,6 +17,8 @@ JobMain = Callable[[Sequence[str]], int]
 
 def run_job(main: JobMain, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a job's ``main(arguments)`` and leave the process with its exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = main(sys.argv[1:] if arguments is None else arguments)
     except PlatformError as error:
@@ -23,3 +28,8 @@ def run_job(main: JobMain, arguments: Sequence[str] | None = None) -> NoReturn:
         print("stopped", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of signal handlers
+    print("stopped", file=sys.stderr)
+    sys.exit(128 + number)

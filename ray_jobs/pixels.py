@@ -119,7 +119,7 @@ def _check_header(data: bytes, name: str, *, load: bool) -> None:
                 _load(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(_too_large(name, str(error).split(" exceeds")[0])) from None
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ModuleNotFoundError):  # the second where Ultralytics has patched Pillow for HEIF
         raise ImageError(f"{name}: is no image ({_what_it_looks_like(data)}), whatever its name says") from None
     except ImageError:
         raise

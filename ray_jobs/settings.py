@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ray_jobs.errors import SettingsError
 from ray_jobs.training_arguments import REFUSED, TrainingArguments
 from ray_jobs.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
 
 MODEL_NAMES = ("yolo12n", "yolo12s", "yolo12m", "yolo12l", "yolo12x")
-_NOT_DECISIVE = {"run_name", "output_dir", "weights_dir", "cluster", "workers", "tracking", "keep", "samples", "export"}
+_NOT_DECISIVE = {
+    "run_name",
+    "output_dir",
+    "weights_dir",
+    "device",
+    "cluster",
+    "workers",
+    "tracking",
+    "keep",
+    "samples",
+    "export",
+}
 DataProblem = Literal["duplicate_images", "shared_patients", "label_duplicates"]
 
 
@@ -63,6 +74,12 @@ def _num_workers(value: object) -> str | int | list[int]:
     raise ValueError("must be auto, a whole number of at least 1, or a range such as [1, 4]")
 
 
+def _without_password(uri: str | None) -> str | None:
+    if uri and "@" in uri.partition("://")[2].partition("/")[0]:
+        raise ValueError("must hold no password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+    return uri
+
+
 def _false_or_name(value: object) -> str | None:
     if value in (None, False, "off", "none"):
         return None
@@ -104,7 +121,9 @@ class StorageSettings(Section):
 class TrackingSettings(Section):
     """MLflow: where, under which names, and how much."""
 
-    uri: str | None = None  # None: MLFLOW_TRACKING_URI, else a SQLite file in output_dir; "none": no tracking
+    uri: Annotated[str | None, AfterValidator(_without_password)] = (
+        None  # None: MLFLOW_TRACKING_URI, else a SQLite file in output_dir; "none": no tracking
+    )
     experiment: str = "xray-detector"
     registry: Annotated[str | None, BeforeValidator(_false_or_name)] = "xray-detector"
     alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = "challenger"
@@ -116,7 +135,7 @@ class ExportSettings(Section):
     """The ONNX file."""
 
     onnx: bool = True
-    opset: Annotated[int, Field(ge=12, le=22)] | None = None  # None: the newest that runs everywhere
+    opset: Annotated[int, Field(ge=12, le=20)] | None = None  # None: the newest that runs everywhere
 
 
 class Settings(TrainingArguments):
@@ -166,8 +185,19 @@ class Settings(TrainingArguments):
 
     def warnings(self) -> list[str]:
         """What is set and has no effect, one line each."""
-        ignored = [name for name in ("auto_augment", "erasing") if getattr(self, name) is not None]
-        return [f"{name}: has no effect: Ultralytics uses it for classification only" for name in ignored]
+        lines = [
+            f"{name}: has no effect: Ultralytics uses it for classification only"
+            for name in ("auto_augment", "erasing")
+            if getattr(self, name) is not None
+        ]
+        if self.optimizer == "auto":
+            given = [name for name in ("lr0", "momentum") if getattr(self, name) != Settings.model_fields[name].default]
+            lines += [
+                f"{name}: has no effect with optimizer: auto, which chooses it; name an optimizer" for name in given
+            ]
+        if self.tracking.registry and not self.export.onnx:
+            lines.append("tracking.registry: nothing is registered with export.onnx: false; the model is the ONNX file")
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, complete: reading them back gives the same settings."""
@@ -178,6 +208,12 @@ class Settings(TrainingArguments):
         mine, theirs = self.as_dict(), other.as_dict()
         decisive = [key for key in mine if key not in _NOT_DECISIVE]
         return [f"{key}: {mine[key]}, {theirs[key]}" for key in decisive if mine[key] != theirs[key]]
+
+    def with_absolute_paths(self) -> Self:
+        """The same settings, usable from any folder."""
+        keys = ("data", "yolo_data_dir", "output_dir", "weights_dir", "pretrained")
+        paths = {key: value for key in keys if isinstance(value := getattr(self, key), str)}
+        return self.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in paths.items()})
 
     def save(self, path: Path) -> None:
         """Write the settings so that the run can be repeated from this file alone."""
@@ -257,6 +293,8 @@ def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[Ke
     if wanted:
         return f"{place}: must be {wanted.format(**context)}, got {got!r}"
     message = str(context.get("error", problem["msg"]))
+    if key[-1:] == ("uri",):  # what is wrong with an address may be a secret in it
+        return f"{place}: {message}"
     return f"{place}: {message}, got {got!r}"
 
 

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,9 @@ class Storage(Protocol):
     def put_folder(self, folder: Path, name: str) -> None:
         """Store the files of a flat folder under ``name/``, verified."""
 
+    def put_file(self, file: Path, name: str) -> None:
+        """Store a file under ``name``, verified."""
+
     def get_file(self, name: str, target: Path) -> bool:
         """Fetch a file, verified, appearing whole or not at all. False where there is none of that name."""
 
@@ -51,8 +55,18 @@ def open_storage(url: str | None, default: Path) -> Storage:
             raise StorageError(f"storage.url: {url}: names no bucket; write s3://bucket/prefix")
         return S3Storage(parts.netloc, parts.path.strip("/"))
     if parts.scheme in ("", "file"):
-        return FolderStorage(Path(parts.path or url).expanduser())
+        return FolderStorage(Path(parts.path or url).expanduser().resolve())  # workers run in folders of their own
     raise StorageError(f"storage.url: {url}: must be a folder or s3://bucket/prefix")
+
+
+def scratch_folder(purpose: str) -> Path:
+    """A new folder for this process's files. Those of processes that were killed are removed on the way."""
+    base = Path(tempfile.gettempdir())
+    for folder in base.glob("xray-*-[0-9]*-*"):
+        pid = folder.name.split("-")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"xray-{purpose}-{os.getpid()}-"))
 
 
 def sha256_of(path: Path) -> str:
@@ -102,6 +116,14 @@ class FolderStorage:
         for file in sorted(folder.iterdir()):
             _copy_synced(file, partial / file.name)
         shutil.rmtree(target, ignore_errors=True)  # what a lost report left behind under this name
+        partial.replace(target)
+
+    def put_file(self, file: Path, name: str) -> None:
+        """Copy, then rename."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        _copy_synced(file, partial)
         partial.replace(target)
 
     def get_file(self, name: str, target: Path) -> bool:
@@ -176,6 +198,10 @@ class S3Storage:
         """Put each file in one request with its SHA-256, then ask the server what it holds."""
         for file in sorted(folder.iterdir()):
             self._put_verified(file, self._key(f"{name}/{file.name}"))
+
+    def put_file(self, file: Path, name: str) -> None:
+        """As ``put_folder``, for one file."""
+        self._put_verified(file, self._key(name))
 
     def get_file(self, name: str, target: Path) -> bool:
         """Fetch an object and compare its SHA-256 with the one it was stored with."""

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ray_jobs.entry import run_job
+from ray_jobs.errors import SettingsError
 from ray_jobs.flows.preparation import describe_plan, prepare
 from ray_jobs.flows.run_folder import RunFolder, find_run
 from ray_jobs.flows.summary import print_summary
@@ -39,14 +40,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def _settings_and_run(options: argparse.Namespace) -> tuple[Settings, RunFolder]:
     if options.resume:
+        refused = [name for name in ("data", "experiment", "run_name") if getattr(options, name)]
+        if refused:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+            raise SettingsError(f"--resume goes on with the run's own settings; leave out {named}")
         base = load_config_with_defaults(options.config, options.overrides)
         run = find_run(options.resume, Path(base.output_dir))
         return load_config_with_defaults(run.settings, options.overrides), run
-    named = {"data": options.data, "tracking.experiment": options.experiment, "run_name": options.run_name}
-    overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in named.items() if value)]
-    settings = load_config_with_defaults(options.config, overrides)
+    flags = {"data": options.data, "tracking.experiment": options.experiment, "run_name": options.run_name}
+    overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in flags.items() if value)]
+    settings = load_config_with_defaults(options.config, overrides).with_absolute_paths()
     name = settings.run_name or f"{settings.model_name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return settings, RunFolder(Path(settings.output_dir).resolve() / name)
+    return settings, RunFolder(Path(settings.output_dir) / name)
 
 
 def _quoted(value: object) -> str:

@@ -28,6 +28,8 @@ REFUSED: dict[str, str] = {
     "rect": "rectangular batches cannot be shuffled over several workers",
     "cache": "images are read by this platform's own reader",
     "val": "every epoch is validated",
+    "iou": "boxes are suppressed at 0.7 everywhere, from validation to the registered model",
+    "max_det": "300 boxes per image are kept everywhere, from validation to the registered model",
     "split": "the best checkpoint is always tested on the test split",
     "plots": "plots are always made after training",
     "verbose": "has no meaning here",
@@ -80,8 +82,6 @@ class TrainingArguments(BaseModel):
     single_cls: bool = False
     deterministic: bool = True
     cls_remap: bool = True
-    max_det: Annotated[int, Field(ge=1)] = 300
-    iou: Share = 0.7
 
     hsv_h: Share = 0.0
     hsv_s: Share = 0.0

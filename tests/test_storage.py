@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.errors import PlatformError, StorageError
-from ray_jobs.storage import FolderStorage, S3Storage, Storage, open_storage, sha256_of
+from ray_jobs.errors import PlatformError, RunExists, StorageError
+from ray_jobs.flows.checkpoints import claim_storage
+from ray_jobs.storage import FolderStorage, S3Storage, Storage, open_storage, scratch_folder, sha256_of
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -156,6 +157,32 @@ def test_refused_keys_are_said(monkeypatch: pytest.MonkeyPatch, code: str, words
             S3Storage("xrays", "x").probe()
         server.shutdown()
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
+
+
+def test_a_place_belongs_to_one_run(storage: Storage) -> None:
+    claim_storage(storage, "first")
+    claim_storage(storage, "first")
+    with pytest.raises(RunExists, match="another run keeps its checkpoints there"):
+        claim_storage(storage, "second")
+
+
+def test_checkpoints_of_nobody_known_are_left_alone(storage: Storage, checkpoint: Path) -> None:
+    storage.put_file(checkpoint / "manifest.json", "checkpoints/checkpoint_manager_snapshot.json")
+    with pytest.raises(RunExists, match="another run keeps its checkpoints there"):
+        claim_storage(storage, "second")
+
+
+def test_scratch_folders_of_killed_processes_are_removed() -> None:
+    script = "from ray_jobs.storage import scratch_folder; print(scratch_folder('test'))"
+    dead = Path(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    assert dead.is_dir()
+    mine = scratch_folder("test")
+    assert mine.is_dir()
+    assert not dead.exists()
+    assert scratch_folder("test") != mine
+    assert mine.is_dir()
 
 
 def test_addresses(tmp_path: Path) -> None:

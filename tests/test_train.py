@@ -33,6 +33,10 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 240) 
     return said
 
 
+def read_results(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "results.csv").read_text().splitlines()))
+
+
 @pytest.fixture(scope="module")
 def finished(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run of two workers: the folder it was started in, and what it said."""
@@ -78,7 +82,7 @@ def test_the_run_folder_holds_what_a_user_needs(finished: tuple[Path, str]) -> N
         assert (run / name).stat().st_size > 0, name
     assert len(list((run / "samples").glob("*.png"))) == 4
     assert {"confusion_matrix.png", "pr_curve.png", "froc.png"} <= {file.name for file in (run / "plots").iterdir()}
-    rows = list(csv.DictReader((run / "results.csv").open()))
+    rows = read_results(run)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert {"train/box_loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)", "val/cls_loss", "lr/pg0"} <= set(rows[0])
     kept = sorted(folder.name for folder in (run / "checkpoints").glob("epoch_*"))
@@ -93,7 +97,7 @@ def test_both_ranks_trained_one_model(finished: tuple[Path, str]) -> None:
     for line in journal:
         assert len(line["weights_digests"]) == 2
         assert len(set(line["weights_digests"])) == 1
-    rows = list(csv.DictReader((finished[0] / "runs" / "first" / "results.csv").open()))
+    rows = read_results(finished[0] / "runs" / "first")
     assert float(rows[0]["train/box_loss"]) == pytest.approx(journal[0]["metrics"]["train/box_loss"], rel=1e-3)
 
 

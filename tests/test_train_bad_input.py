@@ -137,6 +137,21 @@ def test_weights_that_are_a_web_page(run, data: Path, tmp_path: Path) -> None:
     assert (code, "is an HTML page, not weights" in said) == (2, True), said
 
 
+def test_gpus_that_are_not_there(run, data: Path) -> None:
+    code, said = run("--data", data / "data.yaml", "device=[0]")
+    assert (code, "device: [0]: this machine shows 0 GPU(s)" in said) == (2, True), said
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown(run, data: Path) -> None:
+    code, said = run("--data", data / "data.yaml", "tracking.uri=https://me:hunter22@mlflow.example")
+    assert (code, "set MLFLOW_TRACKING_USERNAME" in said, "hunter22" in said) == (2, True, False), said
+
+
+def test_resume_takes_no_other_data(run, data: Path) -> None:
+    code, said = run("--resume", "x", "--data", data / "data.yaml")
+    assert (code, "leave out --data" in said) == (2, True), said
+
+
 def test_an_output_that_cannot_be_written(run, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, said = run("--data", data / "data.yaml", output_dir=tmp_path / "file" / "runs")

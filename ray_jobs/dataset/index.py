@@ -7,7 +7,7 @@ Images are stored relative to the data set's root, so that another machine can p
 import json
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,17 @@ class DatasetIndex:
     names: tuple[str, ...]
     splits: dict[str, tuple[Sample, ...]]
     fingerprint: str
+
+    def as_one_class(self, name: str = "finding") -> "DatasetIndex":
+        """The same data set with every box being of one class."""
+
+        def merged(sample: Sample) -> Sample:
+            boxes = sample.boxes.copy()
+            boxes[:, 0] = 0
+            return replace(sample, boxes=boxes)
+
+        splits = {split: tuple(map(merged, samples)) for split, samples in self.splits.items()}
+        return replace(self, names=(name,), splits=splits)
 
     def save(self, path: Path) -> None:
         """Write the index to ``path`` (a NumPy .npz archive without pickles), whole or not at all."""

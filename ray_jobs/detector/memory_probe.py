@@ -13,10 +13,18 @@ def largest_batch(settings: Settings, device: str, classes: int) -> int:
         raise BadInput(f"batch_size: {settings.batch_size} is a share of GPU memory; give a number of images for a CPU")
     import torch
     from ultralytics.nn.tasks import DetectionModel
-    from ultralytics.utils.autobatch import autobatch
+    from ultralytics.utils.autobatch import check_train_batch_size
 
+    from ray_jobs.detector.training import resolve_precision
+
+    amp = resolve_precision(settings.precision, device)
     model = DetectionModel(f"{settings.model_name}.yaml", nc=classes, verbose=False).to(device).train()
-    batch = autobatch(model, imgsz=settings.img_size, fraction=float(settings.batch_size), batch_size=16)
+    batch = check_train_batch_size(
+        model,
+        imgsz=settings.img_size,
+        amp=torch.bfloat16 if amp == "bf16" else bool(amp),
+        batch=float(settings.batch_size),
+    )
     del model
     torch.cuda.empty_cache()
     return max(int(batch), 1)

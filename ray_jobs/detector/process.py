@@ -3,12 +3,13 @@
 Ultralytics freezes RANK, LOCAL_RANK and WORLD_SIZE when it is imported and writes a settings file as it does so.
 """
 
+import atexit
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def quiet_ultralytics(offline: bool = True) -> None:
     os.environ.setdefault("YOLO_VERBOSE", "false")
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
     if "YOLO_CONFIG_DIR" not in os.environ:
-        folder = Path(tempfile.gettempdir()) / f"xray-ultralytics-{os.getuid()}" / str(os.getpid())
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ["YOLO_CONFIG_DIR"] = str(folder)
+        folder = tempfile.mkdtemp(prefix="xray-ultralytics-")  # each process its own: they would race on its file
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["YOLO_CONFIG_DIR"] = folder
     logging.getLogger("ultralytics").setLevel(logging.WARNING)

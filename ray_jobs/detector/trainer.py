@@ -36,8 +36,8 @@ class EpochReport:
     """What every rank says after every epoch.
 
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
-    which rank 0 alone knows.
-    ``write_checkpoint(folder)``, on rank 0 alone, writes all that the next epoch depends on, and the best weights.
+    which rank 0 alone knows. ``batch_size`` is the global batch. ``write_checkpoint(folder)``, on rank 0 alone, writes
+    all that the next epoch depends on, and the best weights.
     """
 
     epoch: int
@@ -45,6 +45,7 @@ class EpochReport:
     metrics: dict[str, float]
     weights_digest: str
     last: bool
+    batch_size: int
     write_checkpoint: Callable[[Path], None] | None
 
 
@@ -70,6 +71,7 @@ class DetectorTraining(DetectionTrainer):
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
         self._started = 0.0
+        self._validation_scale = 1.0
         self.model: Any
         self.tloss: Any
         super().__init__(overrides=arguments)
@@ -87,8 +89,6 @@ class DetectorTraining(DetectionTrainer):
     def get_dataset(self) -> dict[str, Any]:
         """The data set's description from the checked index; nothing is scanned, downloaded or written."""
         names = dict(enumerate(self.index.names))
-        if self.args.single_cls:
-            names = {0: "finding"}
         splits = {split: split for split in self.index.splits}
         return {**splits, "path": str(self.index.root), "names": names, "nc": len(names), "channels": 3}
 
@@ -165,6 +165,22 @@ class DetectorTraining(DetectionTrainer):
                 forward_sync_buffers=False,
             )
         super()._build_train_pipeline()
+        self._validation_scale = self._scale_of_validation_losses()
+
+    def _scale_of_validation_losses(self) -> float:
+        """Ultralytics divides the ranks' mean sum of losses by rank 0's number of batches, not by their mean number."""
+        if self.world_size == 1:
+            return 1.0
+        batches = torch.tensor(float(len(self.test_loader)), device=self.device)
+        dist.all_reduce(batches)
+        return len(self.test_loader) * self.world_size / max(float(batches), 1.0)
+
+    def validate(self) -> tuple[dict[str, float] | None, float | None]:
+        """As Ultralytics does, with the validation losses averaged over all ranks' batches."""
+        metrics, fitness = super().validate()
+        if metrics is not None:
+            metrics |= {key: value * self._validation_scale for key, value in metrics.items() if key.startswith("val/")}
+        return metrics, fitness
 
     @property
     def accumulate(self) -> int:
@@ -226,7 +242,7 @@ class DetectorTraining(DetectionTrainer):
         if self.tloss is None or all(math.isfinite(float(loss)) for loss in self.tloss.values()):
             return False
         raise TrainingError(
-            f"epoch {epoch + 1}: the loss is not finite ({self._loss_words()}); lower lr0, check labels"
+            f"epoch {epoch + 1}: the loss is not finite ({self._loss_words()}); set an optimizer and a lower lr0"
         )
 
     def _loss_words(self) -> str:
@@ -247,7 +263,8 @@ class DetectorTraining(DetectionTrainer):
         digest = self._same_weights_everywhere()
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
         write = self._write_checkpoint if self.place.rank == 0 else None
-        self.report(EpochReport(self.epoch + 1, self._started, self._epoch_metrics(), digest, last, write))
+        metrics = self._epoch_metrics()
+        self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, self.batch_size, write))
 
     def _epoch_metrics(self) -> dict[str, float]:
         training = self._marks["trained"] - self._marks["epoch"]

@@ -42,15 +42,13 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     from ray_jobs.detector.plots import draw_plots
 
     names, size = index.names, settings.img_size
-    if settings.single_cls:
-        names = ("finding",)
     split = "test" if index.splits.get("test") else "val"
     samples = index.splits[split]
     best = run.weights / "best.pt"
 
     started = time.perf_counter()
     say(f"evaluating best.pt on {len(samples)} {split} images")
-    trained = torch_forward(best, _device())
+    trained = torch_forward(best, _device(settings))
     evaluation = evaluate(detect(trained, samples, size, BATCH), samples, names)
     result = Assessment(split, evaluation.as_dict())
     result.pictures += draw_plots(evaluation, run.plots, split)
@@ -80,7 +78,7 @@ def _draw_samples(
     return save_samples(read, index.splits["val"], names, run.samples, settings.samples)
 
 
-def _device() -> str:
+def _device(settings: Settings) -> str:
     import torch
 
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return "cuda:0" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"

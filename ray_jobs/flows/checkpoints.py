@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.errors import TrainingError
-from ray_jobs.storage import Storage, sha256_of
+from ray_jobs.errors import RunExists, TrainingError
+from ray_jobs.storage import Storage, scratch_folder, sha256_of
 
 if TYPE_CHECKING:
     import ray.train
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "checkpoints"  # the folder in a run's storage that Ray Train manages
 MANIFEST = "manifest.json"
+OWNER = "owner.json"  # names the run that a place in storage belongs to
 
 
 class CheckpointReporter:
@@ -70,9 +71,9 @@ class CheckpointReporter:
         from ray.train import Checkpoint
 
         # Not in the worker's own folder: the last upload may outlive the worker function. Ray deletes this folder.
-        folder = Path(tempfile.mkdtemp(prefix="xray-checkpoint-"))
+        folder = scratch_folder("checkpoint")
         report.write_checkpoint(folder)
-        write_manifest(folder, report.epoch, report.last)
+        write_manifest(folder, report.epoch, report.last, report.batch_size)
         self._idle.clear()
         return Checkpoint.from_directory(folder)
 
@@ -88,10 +89,28 @@ class CheckpointReporter:
         return ray.train.Checkpoint(place.build_checkpoint_path_from_name(name), place.storage_filesystem)
 
 
-def write_manifest(folder: Path, epoch: int, last: bool) -> None:
-    """Write ``manifest.json``: the epoch (from 1), whether training ended with it, and each file's SHA-256."""
+def claim_storage(storage: Storage, uid: str) -> None:
+    """Make this place the run's own. Raises ``RunExists`` where another run keeps its checkpoints there.
+
+    Run folders are a driver's own, storage may be shared: without this, a run of the same name from elsewhere would be
+    continued with other settings, and its checkpoints deleted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / OWNER
+        owner = json.loads(file.read_text()).get("run") if storage.get_file(OWNER, file) else None
+        taken = owner is None and storage.get_file(f"{EXPERIMENT}/checkpoint_manager_snapshot.json", file)
+        if taken or owner not in (None, uid):
+            raise RunExists(f"{storage.url}: another run keeps its checkpoints there; choose another run_name")
+        if owner is None:
+            file.write_text(json.dumps({"run": uid}), encoding="utf-8")
+            storage.put_file(file, OWNER)
+
+
+def write_manifest(folder: Path, epoch: int, last: bool, batch_size: int) -> None:
+    """Write ``manifest.json``: the epoch (from 1), whether training ended with it, the global batch that it was
+    trained with, and each file's SHA-256."""
     files = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
-    manifest = {"epoch": epoch, "last": last, "files": files}
+    manifest = {"epoch": epoch, "last": last, "batch_size": batch_size, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 

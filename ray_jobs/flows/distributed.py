@@ -11,16 +11,20 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.errors import TrainingError
-from ray_jobs.flows.checkpoints import EXPERIMENT, CheckpointReporter, fetch_checkpoint
+from ray_jobs.dataset.pixel_cache import private_cache_folder
+from ray_jobs.errors import PlatformError, TrainingError
+from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter, fetch_checkpoint
 from ray_jobs.flows.ray_cluster import WorkerPlan
 from ray_jobs.settings import Settings
-from ray_jobs.storage import Storage
+from ray_jobs.storage import FolderStorage, Storage, scratch_folder
+
+if TYPE_CHECKING:
+    from ray_jobs.detector.process import Place
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,24 @@ class Journal(UserCallback):
         self._append({"kind": "failure", "time": time.time(), "causes": causes})
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with self.path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            unfinished = size and file.read(1) != b"\n"  # a line that was cut short stays one bad line
+            file.write(b"\n" * bool(unfinished) + json.dumps(line).encode() + b"\n")
 
 
-def train_worker(config: dict[str, TrainingTask]) -> None:
-    """What every worker runs: from the last checkpoint, if there is one, to the end."""
+def train_worker(config: dict[str, TrainingTask]) -> str | None:
+    """What every worker runs: from the last checkpoint, if there is one, to the end.
+
+    Returns why training cannot go on, where another try would end in the same way; what may pass is raised, and Ray
+    starts the workers again.
+    """
     task = config["task"]
     import ray.train
     from ray.train.torch import get_device
 
     from ray_jobs.detector.process import Place
-    from ray_jobs.detector.training import train_detector
 
     context = ray.train.get_context()
     place = Place(
@@ -87,29 +97,49 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
         device=str(get_device()),
         threads=task.cpus,
     )
-    work_dir = Path(tempfile.mkdtemp(prefix="xray-worker-"))
-    cache_folder = Path(tempfile.gettempdir()) / f"xray-pixels-{os.getuid()}"
+    _check_shared(task.storage)
+    work_dir = scratch_folder("worker")
     try:
-        resume_from = _resume_folder(task.storage, work_dir)
-        if resume_from is not None and json.loads((resume_from / "manifest.json").read_text())["last"]:
-            return  # the run was stopped after its last epoch
-        weights = None
-        if task.weights:
-            weights = work_dir / "start.pt"
-            weights.write_bytes(task.weights)
-        train_detector(
-            task.settings,
-            task.index,
-            place,
-            work_dir,
-            CheckpointReporter(task.storage),
-            batch_size=_global_batch(task, place),
-            weights=weights,
-            resume_from=resume_from,
-            cache_folder=cache_folder,
-        )
+        _train(task, place, work_dir)
+    except PlatformError as error:
+        return str(error)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
+    return None
+
+
+def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
+    from ray_jobs.detector.process import prepare_process
+    from ray_jobs.detector.training import train_detector
+
+    prepare_process(place)
+    resume_from = _resume_folder(task.storage, work_dir)
+    manifest = json.loads((resume_from / MANIFEST).read_text()) if resume_from else {}
+    if manifest.get("last"):
+        return  # the run was stopped after its last epoch
+    weights = None
+    if task.weights:
+        weights = work_dir / "start.pt"
+        weights.write_bytes(task.weights)
+    train_detector(
+        task.settings,
+        task.index,
+        place,
+        work_dir,
+        CheckpointReporter(task.storage),
+        batch_size=manifest.get("batch_size") or _global_batch(task, place),
+        weights=weights,
+        resume_from=resume_from,
+        cache_folder=private_cache_folder(),
+    )
+
+
+def _check_shared(storage: Storage) -> None:
+    """Raise where a run's folder is another node's own disk: checkpoints written here would be found by nobody."""
+    if isinstance(storage, FolderStorage) and not (storage.root / EXPERIMENT / ".validate_storage_marker").exists():
+        raise TrainingError(
+            f"{storage.root}: is not shared by all nodes of the cluster; set storage.url to a shared folder or to s3://..."
+        )
 
 
 def _resume_folder(storage: Storage, work_dir: Path) -> Path | None:
@@ -123,7 +153,7 @@ def _resume_folder(storage: Storage, work_dir: Path) -> Path | None:
     return folder
 
 
-def _global_batch(task: TrainingTask, place: Any) -> int:
+def _global_batch(task: TrainingTask, place: "Place") -> int:
     """The global batch; a share of GPU memory is probed once, on rank 0, and told to all."""
     wanted = task.settings.batch_size
     if isinstance(wanted, int):
@@ -132,9 +162,16 @@ def _global_batch(task: TrainingTask, place: Any) -> int:
 
     from ray_jobs.detector.memory_probe import largest_batch
 
-    found = [largest_batch(task.settings, place.device, len(task.index.names)) if place.rank == 0 else 0]
+    found: list[int | str] = [0]
+    if place.rank == 0:
+        try:
+            found[0] = largest_batch(task.settings, place.device, len(task.index.names))
+        except PlatformError as error:  # told to the other ranks, which would wait for ever
+            found[0] = str(error)
     if place.world_size > 1:
         dist.broadcast_object_list(found, 0)
+    if isinstance(found[0], str):
+        raise TrainingError(found[0])
     return found[0] * place.world_size
 
 
@@ -160,11 +197,17 @@ def fit(task: TrainingTask, plan: WorkerPlan, journal: Path) -> Trained:
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=task.settings.keep + 1),
-            failure_config=FailureConfig(max_failures=task.settings.cluster.max_failures),
+            failure_config=FailureConfig(
+                max_failures=task.settings.cluster.max_failures,
+                # A busy cluster lets each try wait for a minute; Ray's default is to try for ever.
+                controller_failure_limit=max(int(task.settings.cluster.wait_s // 60), 1),
+            ),
             callbacks=[Journal(journal)],
         ),
     )
     result = _run(trainer)
+    if result.return_value:
+        raise TrainingError(result.return_value)
     if result.checkpoint is None:
         raise TrainingError("training ended without a checkpoint")
     name = Path(result.checkpoint.path).name
@@ -192,5 +235,7 @@ def _root_cause(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         error = inner
+    if isinstance(error, PlatformError):
+        return str(error)
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{lines[-1].strip()}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__

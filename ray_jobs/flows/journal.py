@@ -1,6 +1,6 @@
 """What training says after every epoch, read by the driver while it trains: a line for people, metrics for tracking.
 
-In: the run's ``journal.jsonl``, which Ray Train's controller appends to. Out: ``Epoch`` by ``Epoch``, each once.
+In: the run's ``journal.jsonl``, which Ray Train's controller appends to. Out: ``Epoch`` by ``Epoch``.
 """
 
 import json
@@ -26,7 +26,7 @@ class Epoch:
 
 @dataclass
 class JournalReader:
-    """Reads the journal from its beginning; an epoch that was repeated after a restart is given once."""
+    """Reads the journal from its beginning. An epoch that was repeated after a restart replaces its first attempt."""
 
     path: Path
     epochs: list[Epoch] = field(default_factory=list)
@@ -43,7 +43,10 @@ class JournalReader:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                epoch = self._parse(json.loads(line))
+                try:
+                    epoch = self._parse(json.loads(line))
+                except ValueError:  # cut short by a kill or a full disk, then written on
+                    continue
                 if epoch is not None:
                     self.epochs.append(epoch)
                     yield epoch
@@ -53,8 +56,8 @@ class JournalReader:
             self.restarts += 1
             return None
         metrics = line["metrics"]
-        if self.epochs and metrics["epoch"] <= self.epochs[-1].number:
-            return None
+        if self.epochs and metrics["epoch"] <= self.epochs[-1].number:  # what came of a lost attempt is gone
+            self.epochs = [epoch for epoch in self.epochs if epoch.number < metrics["epoch"]]
         plain = {key: float(value) for key, value in metrics.items() if key not in NOT_METRICS}
         return Epoch(metrics["epoch"], len(line["weights_digests"]), metrics["started"], line["time"], plain)
 

@@ -5,7 +5,7 @@ In: settings. Out: ``Prepared``, or an error with all that is wrong. Nothing of 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray_jobs.dataset.check import check_dataset
@@ -47,6 +47,8 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     """Check everything a run needs and join the cluster. Raises the errors of ``ray_jobs.errors``."""
     for warning in settings.warnings():
         say(f"warning: {warning}")
+    if "working_dir_files" in str(run.path):
+        say(f"warning: {run.path} lies in Ray's copy of the uploaded folder and goes with it; set another output_dir")
     run.check_free(settings)
     if workers := wanted_workers(settings):
         check_batch(settings.batch_size, *workers)
@@ -82,6 +84,8 @@ def check_data(settings: Settings, data_yaml: Path) -> DatasetReport:
     report = check_dataset(read_description(data_yaml), patient_id_pattern=check.patient_id_pattern, allow=check.allow)
     report.raise_for_errors()
     print_report(report)
+    if settings.single_cls:
+        return replace(report, index=report.index.as_one_class())
     return report
 
 

@@ -6,11 +6,15 @@ In: cluster settings. Out: a connection, and how many workers with which resourc
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from ray_jobs.dataset.parallel import available_cores
 from ray_jobs.errors import BadInput, ClusterError
 from ray_jobs.settings import ClusterSettings, Settings
 
@@ -65,16 +69,43 @@ def connect(settings: Settings) -> None:
     if ray.is_initialized():
         return
     if address is None:
-        gpus = len(settings.device) if isinstance(settings.device, list) else (0 if settings.device == "cpu" else None)
-        if isinstance(settings.device, list):
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, settings.device))
-        ray.init(address="local", num_cpus=os.cpu_count(), num_gpus=gpus, include_dashboard=False, **quiet)
+        gpus = _choose_gpus(settings.device)
+        stop_handler = signal.getsignal(signal.SIGTERM)
+        ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
+        _keep(stop_handler)
         return
+    if address.startswith("ray://"):
+        raise BadInput(f"cluster.address: {address}: a run must start on a node of its cluster; use ray job submit")
+    stop_handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises many kinds for a cluster that is not there
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(f"cluster.address: {address}: no Ray cluster can be joined there: {reason}") from None
+    _keep(stop_handler)
+
+
+def _keep(stop_handler: Any) -> None:
+    """Put back what SIGTERM did before Ray took it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop_handler)
+
+
+def _choose_gpus(device: str | list[int]) -> int | None:
+    """How many GPUs Ray inside this process may use; None: all it sees. A list makes only those visible.
+
+    Raises ``BadInput`` for GPUs that are not there.
+    """
+    if isinstance(device, str):
+        return 0 if device == "cpu" else None
+    import torch
+
+    present = torch.cuda.device_count()
+    if max(device) >= present:
+        raise BadInput(f"device: {device}: this machine shows {present} GPU(s), numbered from 0; or use device: cpu")
+    visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[gpu] if visible else str(gpu) for gpu in device)
+    return len(device)
 
 
 def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPlan:
@@ -87,7 +118,7 @@ def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPla
     use_gpus = isinstance(settings.device, list) or (all_gpus > 0 and settings.device != "cpu")
     gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(use_gpus)
     low, high = wanted_workers(settings) or (max(int(all_gpus / gpus), 1) if gpus else 1,) * 2
-    cpus = cluster.cpus_per_worker or _share_of_cores(nodes, high)
+    cpus = cluster.cpus_per_worker or _share_of_cores(nodes, high, gpus)
     check_batch(settings.batch_size, low, high)
     if isinstance(settings.batch_size, float) and not gpus:
         raise BadInput(
@@ -96,10 +127,11 @@ def plan_workers(settings: Settings, nodes: list[dict[str, float]]) -> WorkerPla
     return WorkerPlan(low, high, cpus, gpus)
 
 
-def _share_of_cores(nodes: list[dict[str, float]], workers: int) -> int:
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    per_node = -(-workers // max(len([count for count in cores if count]), 1))
-    return max(max(cores, default=1) // per_node, 1)
+def _share_of_cores(nodes: list[dict[str, float]], workers: int, gpus: float) -> int:
+    """The most cores that each of the workers can have with all of them finding room."""
+    most = int(max((node.get("CPU", 0) for node in nodes), default=1))
+    shares = range(most, 0, -1)
+    return next((n for n in shares if workers_that_fit(nodes, WorkerPlan(workers, workers, n, gpus)) >= workers), 1)
 
 
 def wanted_workers(settings: Settings) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -54,8 +55,8 @@ class RunFolder:
         if differences:
             raise RunExists(
                 [
-                    f"{self.path}: an unfinished run with other settings has this name; choose another run_name, or "
-                    f"continue it with --resume {self.name} (wanted, there):",
+                    f"{self.path}: an unfinished run has this name and other settings; choose another run_name, "
+                    f"or go on with --resume {self.name} and none of these changes (wanted, there):",
                     *(f"    {difference}" for difference in differences),
                 ]
             )
@@ -87,7 +88,7 @@ class RunFolder:
             raise
         if not self.exists:
             settings.save(self.settings)
-            self.write_state(status="running", fingerprint=fingerprint, started=time.time())
+            self.write_state(status="running", uid=uuid.uuid4().hex, fingerprint=fingerprint, started=time.time())
         else:
             self.write_state(status="running")
         for folder in (self.weights, self.samples, self.plots):

@@ -28,6 +28,7 @@ class RunLog:
     def __init__(self, prepared: Prepared) -> None:
         """Begin the run's record, or go on with it."""
         self._prepared = prepared
+        self._logged: set[int] = set()
         settings, run = prepared.settings, prepared.run
         self._tracker = open_tracker(
             run.path,
@@ -47,8 +48,12 @@ class RunLog:
         self._environment.write_text(json.dumps(describe_environment(), indent=2) + "\n", encoding="utf-8")
 
     def epoch(self, epoch: Epoch) -> None:
-        """The metrics of an epoch, with the epoch as step."""
-        self._tracker.log_metrics(epoch.metrics, epoch.number)
+        """The metrics of an epoch, with the epoch as step. Of a repeated one, what it learned and not how fast."""
+        metrics = epoch.metrics
+        if epoch.number in self._logged:
+            metrics = {key: value for key, value in metrics.items() if key.startswith(("train/", "val/", "lr/"))}
+        self._logged.add(epoch.number)
+        self._tracker.log_metrics(metrics, epoch.number)
 
     def results(self, assessment: Assessment, journal: JournalReader) -> None:
         """Final metrics, all files, and the model."""
@@ -114,7 +119,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def final_metrics(assessment: Assessment) -> dict[str, float]:
     """``test/map50`` and so on, per class as ``test/map50/Nodule``, FROC as ``test/sensitivity_at_0.5_fp``."""
-    metrics, split = assessment.metrics, assessment.split
+    metrics = assessment.metrics
+    split = "test" if assessment.split == "test" else "best_val"  # val/* are the points of the epochs
     named: dict[str, Any] = {
         f"{split}/{key}": metrics[key] for key in ("map50", "map50_95", "precision", "recall", "f1", "image_auc")
     }

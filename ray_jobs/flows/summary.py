@@ -16,16 +16,15 @@ def make_summary(
     prepared: Prepared,
     journal: JournalReader,
     assessment: Assessment,
-    outcome: TrackingOutcome,
     timings: dict[str, float],
 ) -> dict[str, Any]:
-    """Everything worth knowing about a finished run, ready for JSON."""
+    """Everything worth knowing about a finished run, ready for JSON; ``tracking_part`` comes when it is known."""
     best, epochs, report = journal.best, journal.epochs, prepared.report
     assert best is not None
     speed = sorted(epoch.metrics["images_per_second"] for epoch in epochs)
     return {
         "run_name": prepared.run.name,
-        "mlflow_run_id": outcome.run_id,
+        **tracking_part(TrackingOutcome()),
         "model_name": prepared.settings.model_name,
         "classes": list(report.index.names),
         "dataset": {
@@ -41,6 +40,15 @@ def make_summary(
         "val": {key: best.metrics.get(f"val/{key}") for key in ("map50", "map50_95", "precision", "recall")},
         assessment.split: assessment.metrics,
         "onnx": assessment.parity or None,
+        "images_per_second": speed[len(speed) // 2],
+        "timings": rounded(timings),
+    }
+
+
+def tracking_part(outcome: TrackingOutcome) -> dict[str, Any]:
+    """What tracking came to."""
+    return {
+        "mlflow_run_id": outcome.run_id,
         "registry": outcome.registered.as_dict() if outcome.registered else None,
         "tracking": {
             "url": outcome.url,
@@ -48,9 +56,12 @@ def make_summary(
             "pending": outcome.pending,
             "error": outcome.error,
         },
-        "images_per_second": speed[len(speed) // 2],
-        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }
+
+
+def rounded(timings: dict[str, float]) -> dict[str, float]:
+    """Seconds to the millisecond."""
+    return {name: round(seconds, 3) for name, seconds in timings.items()}
 
 
 def print_summary(summary: dict[str, Any], run: Path) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 from ray_jobs.dataset.pictures import draw_sample_boxes
 from ray_jobs.errors import PlatformError, TrainingError
 from ray_jobs.flows.assessment import Assessment, assess
-from ray_jobs.flows.checkpoints import fetch_checkpoint
+from ray_jobs.flows.checkpoints import claim_storage, fetch_checkpoint
 from ray_jobs.flows.journal import JournalReader, epoch_line, follow
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.flows.run_log import RunLog
-from ray_jobs.flows.summary import make_summary
+from ray_jobs.flows.summary import make_summary, rounded, tracking_part
 
 Say = Callable[[str], None]
 
@@ -40,17 +40,25 @@ def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
     Raises ``Stopped`` after SIGINT or SIGTERM, ``TrainingError`` or ``ExportError``; the run can be continued.
     """
     run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
-    log = RunLog(prepared)
     try:
         with _stopped_by_signals(run.name):
-            return _run_stages(prepared, log, say, began)
+            claim_storage(prepared.storage, run.state()["uid"])
+            return _run_logged(prepared, say, began)
     except BaseException as error:
-        status, mlflow_status = ("stopped", "KILLED") if isinstance(error, Stopped) else ("failed", "FAILED")
-        run.write_state(status=status)
-        log.stop(mlflow_status, error)
+        if run.state()["status"] != "finished":
+            run.write_state(status="stopped" if isinstance(error, Stopped) else "failed")
         raise
     finally:
         run.release()
+
+
+def _run_logged(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
+    log = RunLog(prepared)
+    try:
+        return _run_stages(prepared, log, say, began)
+    except BaseException as error:
+        log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
+        raise
 
 
 def _run_stages(prepared: Prepared, log: RunLog, say: Say, began: float) -> dict[str, Any]:
@@ -101,10 +109,9 @@ def _bring_home(prepared: Prepared, checkpoint: str) -> None:
 def _log_everything(
     prepared: Prepared, log: RunLog, journal: JournalReader, assessment: Assessment, times: dict[str, float]
 ) -> dict[str, Any]:
-    """Log results and model, write summary.json, end the run."""
+    """Write summary.json and log everything. From then on the run is finished, whatever the tracking server does."""
     started = time.perf_counter()
     log.results(assessment, journal)
-    outcome = log.finish()
     # A run that goes on has epochs from before this command; one that only had to be finished has no others.
     first_step = min((e.started for e in journal.epochs if e.started > times["began"]), default=times["trained"])
     timings = {
@@ -112,12 +119,16 @@ def _log_everything(
         "startup": first_step - times["began"] - prepared.check_s,
         "train": times["trained"] - first_step,
         **assessment.seconds,
-        "log": time.perf_counter() - started,
+        "log": 0.0,
         "total": time.time() - times["began"],
     }
-    summary = make_summary(prepared, journal, assessment, outcome, timings)
+    summary = make_summary(prepared, journal, assessment, timings)
     prepared.run.write_summary(summary)
     prepared.run.write_state(status="finished", finished=datetime.now(UTC).isoformat())
+    summary |= tracking_part(log.finish())
+    timings |= {"log": time.perf_counter() - started, "total": time.time() - times["began"]}
+    summary["timings"] = rounded(timings)
+    prepared.run.write_summary(summary)
     return summary
 
 

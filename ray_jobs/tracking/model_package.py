@@ -50,7 +50,7 @@ def save_model_package(path: Path, onnx: Path, run_id: str | None = None, model_
         code="code",
         env={"virtualenv": "python_env.yaml"},
         python_version=platform.python_version(),
-        model_config={"threshold": None, "iou": None},
+        config={"threshold": None, "iou": None},  # what load_model(..., model_config=...) may replace
     )
     model.model_size_bytes = detector.stat().st_size
     model.save(str(path / "MLmodel"))

@@ -13,7 +13,7 @@ SMALL = ["epochs=2", "img_size=96", "batch_size=8", "pretrained=false", "device=
 TWO_NODES = """
 import ray.cluster_utils, sys
 cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
+cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")
 cluster.wait_for_nodes()
 print("READY", cluster.address, flush=True)
 sys.stdin.read()

@@ -37,8 +37,23 @@ def test_repeated_epochs_and_restarts(tmp_path: Path) -> None:
     reader = JournalReader(tmp_path / "journal.jsonl")
     failure = json.dumps({"kind": "failure", "time": 0, "causes": {}}) + "\n"
     reader.path.write_text(line(1) + line(2) + failure + line(2) + line(3))
-    assert [epoch.number for epoch in reader.read_new()] == [1, 2, 3]
+    assert [epoch.number for epoch in reader.read_new()] == [1, 2, 2, 3]
+    assert [epoch.number for epoch in reader.epochs] == [1, 2, 3]
     assert reader.restarts == 1
+
+
+def test_what_a_lost_attempt_reached_does_not_count(tmp_path: Path) -> None:
+    reader = JournalReader(tmp_path / "journal.jsonl")
+    reader.path.write_text(line(1, 0.1) + line(2, 0.9) + line(2, 0.2) + line(3, 0.3))
+    list(reader.read_new())
+    assert reader.best
+    assert (reader.best.number, reader.best.metrics["val/fitness"]) == (3, 0.3)
+
+
+def test_a_line_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    reader = JournalReader(tmp_path / "journal.jsonl")
+    reader.path.write_text(line(1) + line(2)[:40] + "\n" + line(2))
+    assert [epoch.number for epoch in reader.read_new()] == [1, 2]
 
 
 def test_the_best_epoch_is_the_last_of_equals(tmp_path: Path) -> None:

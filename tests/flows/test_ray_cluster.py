@@ -30,6 +30,21 @@ def test_a_range_is_elastic_and_cores_are_shared() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "workers", "cpus"),
+    [
+        ([{"CPU": 32.0}, {"CPU": 32.0, "GPU": 4.0}], 4, 8),  # a head without GPUs lends no room
+        ([{"CPU": 64.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], 2, 8),
+        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 64.0, "GPU": 1.0}], 2, 16),
+        ([{"CPU": 2.0}, {"CPU": 4.0}], 2, 2),
+    ],
+)
+def test_unequal_nodes_have_room_for_what_was_planned(nodes: list[dict[str, float]], workers: int, cpus: int) -> None:
+    planned = plan(nodes, f"cluster.num_workers={workers}")
+    assert planned.cpus == cpus
+    assert workers_that_fit(nodes, planned) >= workers
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["batch_size=15", "cluster.num_workers=2"], "15 cannot be shared evenly by 2 workers; use 14 or 16"),
