@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import read_description
@@ -96,10 +97,17 @@ def test_the_weights_load_in_plain_ultralytics(alone: tuple[Path, list[dict]]) -
 def test_training_starts_from_given_weights_in_bf16(
     index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]
 ) -> None:
-    """A fine-tuned model begins better than a fresh one; bf16 on a CPU is what Ultralytics itself refuses."""
-    weights = alone[0] / "epoch_3" / "last.pt"
-    tuned = train(index, tmp_path / "run", "--weights", str(weights), "epochs=1", "precision=bf16")[0]
-    assert tuned[0]["val/cls_loss"] <= alone[1][0]["val/cls_loss"]
+    """Steps too small to see leave the weights as they were given; bf16 on a CPU is what Ultralytics itself refuses."""
+    from ray_jobs.detector.training_state import load_state
+    from ray_jobs.detector.weights import load_model
+
+    given = alone[0] / "epoch_3" / "last.pt"
+    standing = ["optimizer=SGD", "lr0=1e-8", "warmup_bias_lr=0.0", "epochs=1", "precision=bf16"]
+    (epoch,) = train(index, tmp_path / "run", "--weights", str(given), *standing)[0]
+    assert 0 < epoch["train/cls_loss"] < 100
+    after = load_state(tmp_path / "run" / "epoch_1" / "state.pt")["model"]
+    for name, value in load_model(given).named_parameters():
+        assert torch.allclose(after[name], value, atol=1e-5), name
 
 
 def test_a_missing_training_state_is_said(tmp_path: Path) -> None:
