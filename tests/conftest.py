@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Test networks are tiny: more threads only wait for each other, for minutes where another process is busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PROJECT = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("XRAY_DATA_DIR", PROJECT.parent / "shared" / "data"))
 

@@ -8,7 +8,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +22,14 @@ from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.best_weights import write_weights
+from ray_jobs.detector.epoch_report import EpochReport, plain_names
+from ray_jobs.detector.loader import SeededLoader
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.training_state import load_state, restore_gradients, restore_state, save_state
 from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What every rank says after every epoch.
-
-    ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
-    which rank 0 alone knows. ``batch_size`` is the global batch. ``write_checkpoint(folder)``, on rank 0 alone, writes
-    all that the next epoch depends on, and the best weights.
-    """
-
-    epoch: int
-    started: float
-    metrics: dict[str, float]
-    weights_digest: str
-    last: bool
-    batch_size: int
-    write_checkpoint: Callable[[Path], None] | None
 
 
 class DetectorTraining(DetectionTrainer):
@@ -276,7 +259,7 @@ class DetectorTraining(DetectionTrainer):
             "val_seconds": time.perf_counter() - self._marks["trained"],
         }
         fitness = {} if self.fitness is None else {"val/fitness": float(self.fitness)}
-        return {**losses, **_plain_names(self.metrics or {}), **fitness, **rates, **speed}
+        return {**losses, **plain_names(self.metrics or {}), **fitness, **rates, **speed}
 
     def _same_weights_everywhere(self) -> str:
         """A digest of the weights; one model, not N copies, or the run stops."""
@@ -310,37 +293,8 @@ class DetectorTraining(DetectionTrainer):
         """Nothing: the best weights are evaluated in a step of their own, on the test split."""
 
 
-class SeededLoader(InfiniteDataLoader):
-    """Ultralytics' endless loader over an ``EpochBatchSampler``."""
-
-    def __init__(self, dataset: XrayDataset, sampler: EpochBatchSampler, workers: int, pin_memory: bool) -> None:
-        workers = min(workers, len(sampler))
-        super().__init__(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=workers,
-            collate_fn=dataset.collate_fn,
-            pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
-        )
-        # Ultralytics' loop asks the sampler for its epoch and the loader for its batch size.
-        object.__setattr__(self, "sampler", sampler)
-        object.__setattr__(self, "batch_size", sampler.global_batch // sampler.world_size)
-
-
 def _autocast(enabled: bool | torch.dtype, device: str = "cuda") -> Any:
     """Ultralytics' autocast, and bf16 on CPUs, which it refuses though they have it."""
     if device == "cpu":
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled is torch.bfloat16)
     return autocast(enabled, device)
-
-
-def _plain_names(metrics: dict[str, Any]) -> dict[str, float]:
-    """Ultralytics' metric names in the words used everywhere else here."""
-    words = {
-        "metrics/precision(B)": "val/precision",
-        "metrics/recall(B)": "val/recall",
-        "metrics/mAP50(B)": "val/map50",
-        "metrics/mAP50-95(B)": "val/map50_95",
-    }
-    return {words.get(name, name): float(value) for name, value in metrics.items()}

@@ -3,18 +3,14 @@
 In: settings, a checked data set, starting weights, the process's place. Out: an ``EpochReport`` after every epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.detector.epoch_report import EpochReport
 from ray_jobs.detector.process import Place, prepare_process
 from ray_jobs.settings import Settings
-
-if TYPE_CHECKING:
-    from ray_jobs.detector.trainer import EpochReport
 
 
 def train_detector(

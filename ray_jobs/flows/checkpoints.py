@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.detector.epoch_report import EpochReport
 from ray_jobs.errors import RunExists, TrainingError
 from ray_jobs.storage import Storage, scratch_folder, sha256_of
 
 if TYPE_CHECKING:
     import ray.train
 
-    from ray_jobs.detector.trainer import EpochReport
 
 EXPERIMENT = "checkpoints"  # the folder in a run's storage that Ray Train manages
 MANIFEST = "manifest.json"
@@ -35,7 +35,7 @@ class CheckpointReporter:
         self._idle = threading.Event()
         self._idle.set()
 
-    def __call__(self, report: "EpochReport") -> None:
+    def __call__(self, report: EpochReport) -> None:
         """Report an epoch; the training thread waits for no upload but the last."""
         import ray.train
         from ray.train import CheckpointUploadMode
@@ -60,7 +60,7 @@ class CheckpointReporter:
             checkpoint_upload_fn=self._upload,
         )
 
-    def _write(self, report: "EpochReport") -> "ray.train.Checkpoint | None":
+    def _write(self, report: EpochReport) -> "ray.train.Checkpoint | None":
         if report.write_checkpoint is None:
             return None
         if report.last:

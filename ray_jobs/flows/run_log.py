@@ -29,6 +29,7 @@ class RunLog:
         """Begin the run's record, or go on with it."""
         self._prepared = prepared
         self._logged: set[int] = set()
+        self._continued = (prepared.run.path / "tracking").exists()
         settings, run = prepared.settings, prepared.run
         self._tracker = open_tracker(
             run.path,
@@ -38,7 +39,7 @@ class RunLog:
             output_dir=run.path.parent,
             tags=settings.tracking.tags,
             artifacts=settings.tracking.artifacts,
-            resume=(run.path / "tracking").exists(),
+            resume=self._continued,
         )
         index = prepared.report.index
         self._tracker.log_params(flatten(settings.as_dict()) | {"world_size": prepared.plan.max_workers})
@@ -97,6 +98,8 @@ class RunLog:
 
     def finish(self) -> TrackingOutcome:
         """End a run that succeeded."""
+        if self._continued:
+            self._tracker.set_tags({"cause": "stopped or failed before; went on and finished"})
         return self._tracker.finish("FINISHED", FINISH_TIMEOUT_S)
 
     def stop(self, status: str, error: BaseException) -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+from small_detector import draw_picture, small_detector
 
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import read_description
@@ -108,6 +110,30 @@ def test_training_starts_from_given_weights_in_bf16(
     after = load_state(tmp_path / "run" / "epoch_1" / "state.pt")["model"]
     for name, value in load_model(given).named_parameters():
         assert torch.allclose(after[name], value, atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_all_ranks(tmp_path: Path) -> None:
+    """A detector that cannot improve any more: steps too small to see, and a score above 0 from the first epoch on."""
+    data = tmp_path / "discs"
+    for number in range(24):
+        split = "val" if number % 3 == 0 else "train"
+        pixels, boxes = draw_picture(number)
+        for kind in ("images", "labels"):
+            (data / kind / split).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(data / "images" / split / f"{number}.png"), pixels)
+        rows = "\n".join(" ".join([str(int(row[0])), *map(str, row[1:])]) for row in boxes)
+        (data / "labels" / split / f"{number}.txt").write_text(rows)
+    (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [Disc, Square]\n")
+    discs = tmp_path / "discs.npz"
+    check_dataset(read_description(data / "data.yaml"), show_progress=False).index.save(discs)
+
+    standing = ["optimizer=SGD", "lr0=1e-8", "warmup_bias_lr=0.0", "epochs=8", "patience=2", "close_mosaic=8"]
+    weights = small_detector() / "best.pt"
+    ranks = train(discs, tmp_path / "run", "--weights", str(weights), *standing, world_size=2)
+    assert len(ranks[0]) == len(ranks[1]) < 8
+    assert [epoch["last"] for epoch in ranks[0]][-2:] == [False, True]
+    assert max(epoch["val/fitness"] for epoch in ranks[0]) > 0
 
 
 def test_a_missing_training_state_is_said(tmp_path: Path) -> None:
