@@ -62,11 +62,11 @@ def open_storage(url: str | None, default: Path) -> Storage:
 def scratch_folder(purpose: str) -> Path:
     """A new folder for this process's files. Those of processes that were killed are removed on the way."""
     base = Path(tempfile.gettempdir())
-    for folder in base.glob("xray-*-[0-9]*-*"):
-        pid = folder.name.split("-")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"xray-{purpose}-{os.getpid()}-"))
+    for folder in base.glob("xray-scratch-*-*-*"):
+        pid = folder.name.split("-")[3]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # which another user's folder survives
+    return Path(tempfile.mkdtemp(prefix=f"xray-scratch-{purpose}-{os.getpid()}-"))
 
 
 def sha256_of(path: Path) -> str:

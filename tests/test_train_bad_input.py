@@ -158,6 +158,14 @@ def test_an_output_that_cannot_be_written(run, data: Path, tmp_path: Path) -> No
     assert (code, "cannot be written to" in said) == (2, True), said
 
 
+def test_an_object_store_that_does_not_answer(run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a missing bucket and refused keys say: test_storage.py."""
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    code, said = run("--data", data / "data.yaml", "storage.url=s3://xrays/checkpoints")
+    assert (code, "s3://xrays/checkpoints: http://127.0.0.1:9 cannot be used" in said) == (2, True), said
+
+
 def test_a_batch_that_workers_cannot_share(run, data: Path) -> None:
     code, said = run("--data", data / "data.yaml", "batch_size=3", "cluster.num_workers=2")
     assert (code, "3 cannot be shared evenly by 2 workers; use 2 or 4" in said) == (2, True), said
