@@ -19,6 +19,8 @@ def main() -> None:
     if name not in JOBS:
         listed = "\n".join(f"  {job:14} {what}" for job, what in JOBS.items())
         wrong = name not in ("__help", "_h", "--help")
+        if wrong:
+            print(f"no job is called {sys.argv[1]}", file=sys.stderr)
         print(f"usage: ray-jobs JOB [--help] ...\n\njobs:\n{listed}", file=sys.stderr if wrong else sys.stdout)
         sys.exit(2 if wrong else 0)
     run_job(importlib.import_module(f"ray_jobs.{name}").main, sys.argv[2:])

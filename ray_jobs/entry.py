@@ -3,10 +3,12 @@
 Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -28,6 +30,16 @@ def run_job(main: JobMain, arguments: Sequence[str] | None = None) -> NoReturn:
         print("stopped", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def how_to_run(job: str) -> str:
+    """The start of a command that runs a job with this very Python, for messages: ``python -m ray_jobs.train``."""
+    here = Path(sys.executable)
+    on_path = shutil.which("python")
+    if on_path and Path(on_path).resolve() == here.resolve() and Path(on_path).parent == here.parent:
+        return f"python -m ray_jobs.{job}"
+    shown = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    return f"{shown} -m ray_jobs.{job}"
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of signal handlers

@@ -71,7 +71,7 @@ def open_detector(model: Path, threshold: float | None = None) -> tuple[Read, tu
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="ray-jobs predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m ray_jobs.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", type=Path, metavar="IMAGE|FOLDER", help="an X-ray, or a folder searched for them")
     parser.add_argument("--model", type=Path, required=True, help="the detector: best.onnx or best.pt")

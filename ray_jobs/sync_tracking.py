@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="ray-jobs sync-tracking",
+        prog="python -m ray_jobs.sync_tracking",
         description="Send to MLflow what a run could not send while it trained. Can be repeated.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

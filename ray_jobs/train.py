@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from ray_jobs.entry import run_job
 from ray_jobs.errors import SettingsError
@@ -64,7 +65,7 @@ def _say(line: str) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ray_jobs.train",
         description="Train a YOLO12 detector on X-rays: check the data, train one model on all workers, test it, draw "
         "samples, export ONNX, log to MLflow and register.",
@@ -81,6 +82,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As usual, with a hint for those who know Ultralytics' command line."""
+        if "unrecognized arguments: --" in message:
+            message += " (settings are written key=value, such as epochs=2)"
+        super().error(message)
+
+
 _EPILOG = """\
 settings most people change (all of them: config/config.yaml):
   model_name=yolo12n    yolo12n, yolo12s, yolo12m, yolo12l, yolo12x: larger is better and slower
@@ -90,6 +99,7 @@ settings most people change (all of them: config/config.yaml):
   device=auto           auto, cpu, or GPUs such as [0,1]
   pretrained=true       true, false, or a weights file
   cluster.num_workers=2 workers that train one model together
+  tracking.registry=false  register nothing: for trials
 
 results: runs/RUN/ with summary.json, results.csv, weights/best.pt, weights/best.onnx, samples/, plots/
 """

@@ -33,7 +33,7 @@ REFUSED: dict[str, str] = {
     "split": "the best checkpoint is always tested on the test split",
     "plots": "plots are always made after training",
     "verbose": "has no meaning here",
-    "profile": "use python -m ray_jobs.benchmark",
+    "profile": "exported models are not profiled while training",
     "compile": "not supported yet",
     "channels_last": "chosen by the platform",
     "workers_per_gpu": "call it workers",

@@ -52,20 +52,20 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     run.check_free(settings)
     if workers := wanted_workers(settings):
         check_batch(settings.batch_size, *workers)
+    weights = resolve_weights(settings)
+    if not run.exists:
+        say(f"starting weights: {weights or 'none, from scratch'}")
     started = time.perf_counter()
     data_yaml = find_data_yaml(settings)
     report = check_data(settings, data_yaml)
     check_s = time.perf_counter() - started
     run.check_free(settings, report.fingerprint)
-    weights = resolve_weights(settings)
-    say(f"starting weights: {weights or 'none, from scratch'}")
     storage = probe_storage(settings, run)
     if settings.tracking.uri not in TRACKING_OFF:
         resolve_uri(settings.tracking.uri, run.path.parent)
     prepare_environment(settings.cluster)
     connect(settings)
     plan = wait_for_workers(settings, say)
-    say(f"training on {plan.describe()}; checkpoints go to {storage.url}")
     return Prepared(settings, run, data_yaml, report, weights, storage, plan, check_s)
 
 

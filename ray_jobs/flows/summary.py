@@ -6,6 +6,7 @@ In: what the stages of a run found. Out: one dictionary of plain values.
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.entry import how_to_run
 from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import JournalReader
 from ray_jobs.flows.preparation import Prepared
@@ -89,13 +90,14 @@ def print_summary(summary: dict[str, Any], run: Path) -> None:
 
 def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list[str]:
     sensitivity = measured["froc"]["sensitivity"] or {}
-    froc = ", ".join(f"{value:.2f} at {rate}" for rate, value in sensitivity.items() if rate in ("0.5", "1", "4"))
+    rates = [f"{value:.2f} at {rate}" for rate, value in sensitivity.items() if rate in ("0.5", "1", "4")]
+    froc = f"sensitivity {', '.join(rates)} false positives per image" if rates else "no true boxes"
     auc = _figure(measured["image_auc"])
     timings, registered, tracking = summary["timings"], summary["registry"], summary["tracking"]
     lines = [
-        f"sensitivity at false positives per image: {froc or '-'}; image-level AUC {auc}",
+        f"{froc}; image-level AUC {auc}",
         f"{summary['epochs_run']} epochs (best {summary['best_epoch']}) on {summary['world_size']} worker(s), "
-        f"{summary['images_per_second']:.1f} images/s; {timings['total']:.0f} s in all: "
+        f"median {summary['images_per_second']:.1f} images/s; {timings['total']:.0f} s in all: "
         + ", ".join(f"{name} {seconds:.0f}" for name, seconds in timings.items() if name != "total"),
         f"samples     {run / 'samples'}",
         f"weights     {run / 'weights'}",
@@ -103,11 +105,11 @@ def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list
     if registered:
         lines.append(f"registered  {registered['name']} version {registered['version']} @{registered['alias']}")
     if tracking["pending"]:
-        lines.append(f"not sent    {tracking['pending']} records; send them: python -m ray_jobs.sync_tracking {run}")
+        lines.append(f"not sent    {tracking['pending']} records; send them: {how_to_run('sync_tracking')} {run}")
     if tracking["open_with"]:
         lines.append(f"MLflow      {tracking['url'] or tracking['open_with']}")
     model = run / "weights" / ("best.onnx" if summary["onnx"] else "best.pt")
-    lines.append(f"read one    python -m ray_jobs.predict IMAGE.png --model {model} --out findings")
+    lines.append(f"read one    {how_to_run('predict')} IMAGE.png --model {model} --out findings")
     return lines
 
 

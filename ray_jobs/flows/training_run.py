@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ray_jobs.dataset.pictures import draw_sample_boxes
+from ray_jobs.entry import how_to_run
 from ray_jobs.errors import PlatformError, TrainingError
 from ray_jobs.flows.assessment import Assessment, assess
 from ray_jobs.flows.checkpoints import claim_storage, fetch_checkpoint
@@ -31,7 +32,7 @@ class Stopped(PlatformError):
 
     def __init__(self, number: signal.Signals, run: str) -> None:
         self.exit_code = 128 + number
-        super().__init__(f"stopped by {number.name}; go on with: python -m ray_jobs.train --resume {run}")
+        super().__init__(f"stopped by {number.name}; go on with: {how_to_run('train')} --resume {run}")
 
 
 def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
@@ -81,6 +82,9 @@ def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
     reader = JournalReader(run.journal)
     for epoch in reader.read_new():  # a run that goes on: what an earlier driver may not have logged
         log.epoch(epoch)
+    if reader.epochs:
+        say(f"going on with {run.name} after epoch {reader.epochs[-1].number} of {settings.epochs}")
+    say(f"training on {prepared.plan.describe()}; checkpoints go to {prepared.storage.url}; the workers are starting")
     result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
     restarts = reader.restarts
     for epoch in follow(reader, lambda: result.running):
