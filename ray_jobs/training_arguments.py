@@ -36,7 +36,6 @@ REFUSED: dict[str, str] = {
     "profile": "exported models are not profiled while training",
     "compile": "not supported yet",
     "channels_last": "chosen by the platform",
-    "workers_per_gpu": "call it workers",
     "fraction": "put fewer images into the data set, so that its fingerprint tells",
     "classes": "remove the classes from data.yaml, so that the model's names tell",
     "copy_paste": "needs segmentation masks; this platform trains boxes",
