@@ -9,16 +9,8 @@ import pytest
 
 from ray_jobs import sync_tracking
 from ray_jobs.errors import BadInput
-from ray_jobs.tracking.client import connect
 from ray_jobs.tracking.spool import spool_path
 from ray_jobs.tracking.tracker import open_tracker
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    connect(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_jobs.tracking.client import connect
-
 START_LIMIT_S = 90
 
 
@@ -27,14 +25,6 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables in it; making one takes seconds, copying it does not."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    connect(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
 
 
 @pytest.fixture
