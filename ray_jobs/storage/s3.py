@@ -1,147 +1,19 @@
-"""One door to the places where checkpoints go: a folder, or a bucket that speaks S3.
-
-Addresses and keys come from the environment alone (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...). Every upload is
-verified by size and SHA-256: an upload that was not verified did not happen. Objects of one run are put in one piece
-each, so that nothing half-sent stays behind in the bucket.
-"""
+"""Checkpoints in a bucket: each file in one request, with its SHA-256, and asked for again afterwards."""
 
 import base64
-import hashlib
 import os
 import shutil
-import tempfile
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from ray_jobs.errors import PlatformError, StorageError
+from ray_jobs.storage.files import sha256_of
 
 _BLOCK = 1 << 20
-
-
-class Storage(Protocol):
-    """A place that holds files under names such as ``run/checkpoints/epoch_00003/state.pt``."""
-
-    @property
-    def url(self) -> str:
-        """The place as a person writes it."""
-
-    def ray_location(self) -> tuple[str, Any]:
-        """``storage_path`` and ``storage_filesystem`` for Ray's ``RunConfig``."""
-
-    def probe(self) -> None:
-        """Write, read and delete a small file. Raises ``StorageError`` saying what is wrong and what to do."""
-
-    def put_folder(self, folder: Path, name: str) -> None:
-        """Store the files of a flat folder under ``name/``, verified."""
-
-    def put_file(self, file: Path, name: str) -> None:
-        """Store a file under ``name``, verified."""
-
-    def get_file(self, name: str, target: Path) -> bool:
-        """Fetch a file, verified, appearing whole or not at all. False where there is none of that name."""
-
-
-def open_storage(url: str | None, default: Path) -> Storage:
-    """The storage for a ``storage.url``: None is the folder ``default``. Raises ``StorageError`` for another scheme."""
-    if url is None:
-        return FolderStorage(default)
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        if not parts.netloc:
-            raise StorageError(f"storage.url: {url}: names no bucket; write s3://bucket/prefix")
-        return S3Storage(parts.netloc, parts.path.strip("/"))
-    if parts.scheme in ("", "file"):
-        return FolderStorage(Path(parts.path or url).expanduser().resolve())  # workers run in folders of their own
-    raise StorageError(f"storage.url: {url}: must be a folder or s3://bucket/prefix")
-
-
-def scratch_folder(purpose: str) -> Path:
-    """A new folder for this process's files. Those of processes that were killed are removed on the way."""
-    base = Path(tempfile.gettempdir())
-    for folder in base.glob("xray-scratch-*-*-*"):
-        pid = folder.name.split("-")[3]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # which another user's folder survives
-    return Path(tempfile.mkdtemp(prefix=f"xray-scratch-{purpose}-{os.getpid()}-"))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class FolderStorage:
-    """A folder on a disk that every node sees (or the only node's own)."""
-
-    root: Path
-
-    @property
-    def url(self) -> str:
-        """The absolute path."""
-        return str(self.root.resolve())
-
-    def ray_location(self) -> tuple[str, Any]:
-        """The path; Ray finds the file system itself."""
-        return self.url, None
-
-    def probe(self) -> None:
-        """Write, read and delete a small file."""
-        file = self.root / f".probe-{uuid.uuid4().hex}"
-        made = not self.root.exists()
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(b"probe")
-            intact = file.read_bytes() == b"probe"
-            file.unlink()
-            if made:
-                self.root.rmdir()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StorageError(f"{self.root}: cannot be written to: {reason}; choose another output_dir") from None
-        if not intact:
-            raise StorageError(f"{self.root}: does not give back what was written; choose another output_dir")
-
-    def put_folder(self, folder: Path, name: str) -> None:
-        """Copy, then rename, so that a checkpoint is there as a whole or not at all."""
-        target = self.root / name
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for file in sorted(folder.iterdir()):
-            _copy_synced(file, partial / file.name)
-        shutil.rmtree(target, ignore_errors=True)  # what a lost report left behind under this name
-        partial.replace(target)
-
-    def put_file(self, file: Path, name: str) -> None:
-        """Copy, then rename."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        _copy_synced(file, partial)
-        partial.replace(target)
-
-    def get_file(self, name: str, target: Path) -> bool:
-        """Copy a file."""
-        source = self.root / name
-        if not source.is_file():
-            return False
-        partial = target.with_name(f".{target.name}.partial")
-        _copy_synced(source, partial)
-        partial.replace(target)
-        return True
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, _BLOCK)
-        writer.flush()
-        os.fsync(writer.fileno())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""One door to the places where checkpoints go: a folder, or a bucket that speaks S3.
+
+Addresses and keys come from the environment alone (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...). Every upload is
+verified by size and SHA-256: an upload that was not verified did not happen. Objects of one run are put in one piece
+each, so that nothing half-sent stays behind in the bucket.
+"""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ray_jobs.errors import StorageError
+from ray_jobs.storage.files import scratch_folder, sha256_of
+from ray_jobs.storage.folder import FolderStorage
+from ray_jobs.storage.place import Storage
+from ray_jobs.storage.s3 import S3Storage
+
+__all__ = ["FolderStorage", "S3Storage", "Storage", "open_storage", "scratch_folder", "sha256_of"]
+
+
+def open_storage(url: str | None, default: Path) -> Storage:
+    """The storage for a ``storage.url``: None is the folder ``default``. Raises ``StorageError`` for another scheme."""
+    if url is None:
+        return FolderStorage(default)
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise StorageError(f"storage.url: {url}: names no bucket; write s3://bucket/prefix")
+        return S3Storage(parts.netloc, parts.path.strip("/"))
+    if parts.scheme in ("", "file"):
+        return FolderStorage(Path(parts.path or url).expanduser().resolve())  # workers run in folders of their own
+    raise StorageError(f"storage.url: {url}: must be a folder or s3://bucket/prefix")
