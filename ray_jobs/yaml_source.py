@@ -14,6 +14,8 @@ from ray_jobs.errors import BadInput
 
 KeyPath = tuple[str, ...]
 
+MOST_VALUES = 100_000  # of a file with its aliases written out; a kilobyte of aliases can stand for billions
+
 
 @dataclass(frozen=True)
 class YamlSource:
@@ -59,6 +61,8 @@ def read_yaml(path: Path, error: type[BadInput] = BadInput) -> YamlSource:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        if _written_out(node, {}) > MOST_VALUES:
+            raise error(f"{path}: its aliases stand for more than {MOST_VALUES:,} values, or for themselves")
         values = loader.construct_document(node) if node else {}
     except yaml.YAMLError as problem:
         raise error(_syntax_message(path, text, problem)) from None
@@ -71,6 +75,17 @@ def read_yaml(path: Path, error: type[BadInput] = BadInput) -> YamlSource:
     if repeated:
         raise error([f"{path}:{line}: {'.'.join(key)}: given twice; keep one" for key, line in repeated])
     return YamlSource(path, values, lines)
+
+
+def _written_out(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values a node has once its aliases are written out; infinite for one that holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until it is counted
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in inner)
+    return known[id(node)]
 
 
 def _collect_lines(node: yaml.Node | None, prefix: KeyPath, lines: dict[KeyPath, int]) -> list[tuple[KeyPath, int]]:
