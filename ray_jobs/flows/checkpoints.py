@@ -29,6 +29,8 @@ class CheckpointReporter:
     """Reports every epoch of one rank to Ray Train; called on all ranks equally often."""
 
     def __init__(self, storage: Storage) -> None:
+        import ray.train  # noqa: F401 - its first import takes a part of a second, which no epoch should wait for
+
         self.storage = storage
         self.dropped = 0
         self.blocked_s = 0.0

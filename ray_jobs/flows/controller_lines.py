@@ -15,6 +15,8 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray_jobs.errors import PlatformError
 from ray_jobs.storage import room_for
 
+STATES = ("Initializing", "Scheduling", "Rescheduling", "Restarting", "Running", "Preempting")
+
 
 def append_line(path: Path, kind: str, **entries: Any) -> None:
     """Append a line to a journal. Raises ``DiskFull``."""
@@ -51,7 +53,10 @@ class Journal(UserCallback):
         for error in worker_exceptions.values():
             if (known := platform_error(error)) is not None:
                 raise known
-        append_line(self.path, "failure", causes=[describe(rank, error) for rank, error in worker_exceptions.items()])
+        causes = {rank: describe(rank, error) for rank, error in worker_exceptions.items()}
+        # A rank that lost its connection says so: of interest only where nobody knows why.
+        first = [cause for rank, cause in causes.items() if not _is_collateral(worker_exceptions[rank])]
+        append_line(self.path, "failure", causes=first or list(causes.values()))
 
 
 class StateLines(ControllerCallback):
@@ -66,7 +71,7 @@ class StateLines(ControllerCallback):
         name = type(current_state).__name__.removesuffix("State")
         decision = getattr(current_state, "scaling_decision", None)
         now = name, getattr(decision, "num_workers", 0)
-        if now != self._said and name in ("Initializing", "Scheduling", "Rescheduling", "Restarting", "Running"):
+        if now != self._said and name in STATES:
             append_line(self.path, "state", state=name.lower(), workers=now[1])
         self._said = now
 
@@ -94,6 +99,11 @@ def describe(rank: int, error: Exception) -> str:
     if name == "WorkerHealthCheckFailedError":
         return f"rank {rank}: its process died (killed, or out of memory)"
     return f"rank {rank}: {root_cause(error)}"
+
+
+def _is_collateral(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in ("connection closed by peer", "connection reset by peer", "nccl"))
 
 
 def root_cause(error: BaseException) -> str:

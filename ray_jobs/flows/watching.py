@@ -5,7 +5,7 @@ In: the run's journal, its cluster and its storage. Out: lines for people, tags,
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ray_jobs.errors import ClusterError, StorageError
 from ray_jobs.flows.journal import Event, JournalReader
@@ -15,6 +15,7 @@ from ray_jobs.storage import FolderStorage, Storage
 
 Say = Callable[[str], None]
 SAY_AGAIN_S = 60.0
+PATIENT_S = 8.0  # starting workers takes its time also where there is room
 SILENCE_S = 20.0  # without an epoch for this long, the store is asked whether it is there
 
 
@@ -38,6 +39,10 @@ class EventSayer:
                 if self._started_with not in (0, event.workers):
                     self._say(f"going on with {event.workers} worker(s) in place of {self._started_with}")
                 self._started_with = event.workers
+            elif event.text == "preempting":
+                words = "a node of this run is being taken away; checkpoints are stored until its deadline"
+                self._log_fault(words)
+                self._say(words)
 
     def _words(self, event: Event) -> str:
         if event.kind == "failure":
@@ -57,28 +62,44 @@ class RoomWatch:
 
     def __init__(self, reader: JournalReader, plan: WorkerPlan, cluster: ClusterSettings, say: Say) -> None:
         self._reader, self._plan, self._cluster, self._say = reader, plan, cluster, say
-        self._since = time.monotonic()
-        self._said_at = time.monotonic()
-        self._event: Event | None = None
+        self._said_at = -SAY_AGAIN_S
 
     def __call__(self) -> None:
         """Raises ``ClusterError`` after ``wait_s`` seconds at the start, ``lost_node_wait_s`` in mid-run."""
-        states = [event for event in self._reader.events[-20:] if not event.is_fault]
-        now = time.monotonic()
-        if not states or states[-1].text == "running":
-            self._since = self._said_at = now
+        since = waiting_since(self._reader.events)
+        if since is None:
+            self._said_at = -SAY_AGAIN_S
             return
-        waited = now - self._since
-        if waited < 15 or now - self._said_at < (SAY_AGAIN_S if waited > 30 else 15):
+        now, waited = time.monotonic(), time.time() - since
+        if waited < PATIENT_S or now - self._said_at < SAY_AGAIN_S:
             return
         missing = missing_room(self._plan)
+        self._said_at = now
         if missing is None:
             return
-        self._said_at = now
-        limit = self._cluster.lost_node_wait_s if self._reader.epochs else self._cluster.wait_s
-        if waited > limit:
+        if waited > (self._cluster.lost_node_wait_s if self._reader.epochs else self._cluster.wait_s):
             raise ClusterError(f"waited {waited:.0f} s for {missing}; add nodes, or lower cluster.num_workers")
         self._say(f"waiting for {missing}")
+
+
+def waiting_since(events: Sequence[Event]) -> float | None:
+    """Since when (Unix time) Ray Train has found no room for workers; None where it has, or tries for the first time.
+
+    It says ``rescheduling`` after a try that found none, and stays in ``initializing`` or ``restarting`` where it does
+    not even try.
+    """
+    since = None
+    last = ""
+    for event in events:
+        if event.kind != "state":
+            continue
+        last = event.text
+        if last in ("running", "preempting"):
+            since = None
+        elif last != "scheduling":
+            since = since or event.time
+    tried = [event.text for event in events if event.kind == "state"][-2:]
+    return since if last in ("initializing", "restarting") or "rescheduling" in tried else None
 
 
 class StoreWatch:

@@ -69,7 +69,7 @@ class FolderStorage:
         """Copy, then rename."""
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # two may write at once
         with room_for(file.stat().st_size, target.parent):
             copy_synced(file, partial)
         partial.replace(target)
