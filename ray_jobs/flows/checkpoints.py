@@ -91,14 +91,16 @@ class CheckpointReporter:
         import ray.train
 
         assert self._pending
-        (write, report), self._pending = self._pending, None
+        write, report = self._pending
         folder = Path(checkpoint.path)
+        folder.mkdir(exist_ok=True)  # gone where Ray tries again what failed
         try:
             with room_for(self._size, folder):
                 write(folder)
                 write_manifest(folder, report.epoch, report.last, report.batch_size)
             self._size = sum(file.stat().st_size for file in folder.iterdir())
             self.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
+            self._pending = None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

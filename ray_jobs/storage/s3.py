@@ -251,7 +251,8 @@ class _NotAsSent(PlatformError):
 
 
 def _code(error: Exception) -> str:
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    response = getattr(error, "response", None)  # None, not a dictionary, where the network failed
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def endpoint_url() -> str | None:
