@@ -62,6 +62,7 @@ def test_a_full_disk_under_the_checkpoints(
     assert epochs(run) == reference
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_full_disk_on_a_node(xrays_mini: Path, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     """Where workers write before they upload; Ray's own files lie elsewhere."""

@@ -96,6 +96,7 @@ def test_without_a_range_a_run_waits_for_its_node_and_ends_with_the_same_bits(
     assert epochs(run) == reference
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_in_a_range_a_run_shrinks_and_grows_and_takes_a_notice(
     xrays_mini: Path, tmp_path: Path, nodes: TwoNodes, timing: Callable[[str], None]

@@ -48,6 +48,7 @@ def test_nan_is_rolled_back_a_hang_is_ended_and_too_little_memory_stops_the_run(
             assert all(math.isfinite(v) for k, v in line["metrics"].items() if k.startswith("train/"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_numbers_that_stay_bad_stop_the_run(xrays_mini: Path, tmp_path: Path) -> None:
     """A learning rate that no halving saves; after one roll-back there is a clear end."""

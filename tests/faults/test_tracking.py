@@ -1,7 +1,9 @@
 """MLflow hangs, dies and comes back in mid-run: training is not held up, and MLflow ends up with everything, once."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ def server(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     server.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_server_that_hangs_and_dies_misses_nothing(
     xrays_mini: Path, tmp_path: Path, server: MlflowServer, reference: dict[int, str], timing: Callable[[str], None]
@@ -39,6 +42,8 @@ def test_a_server_that_hangs_and_dies_misses_nothing(
         drive.wait_for("epoch 2/")
         server.hang()
         drive.wait_for("epoch 4/")
+        os.kill(drive.workers()[0], signal.SIGKILL)
+        drive.wait_for("workers were lost: ")
         server.go_on()
         drive.wait_for("epoch 5/")
         server.kill()
@@ -58,6 +63,8 @@ def test_a_server_that_hangs_and_dies_misses_nothing(
         assert done.returncode == 0, done.stdout + done.stderr
     (found,) = contents(server.url)
     assert found["status"] == "FINISHED"
+    assert "rank 0: its process died" in found["tags"]["faults"] or "rank 1: its" in found["tags"]["faults"]
+    assert found["tags"]["fault_count"] == "1"
     for name in ("train/box_loss", "val/map50", "images_per_second"):
         assert [step for step, _, _ in found["points"][name]] == list(range(1, EPOCHS + 1)), name
     assert {"settings.yaml", "results.csv", "weights/best.pt", "weights/best.onnx"} <= set(found["files"])
