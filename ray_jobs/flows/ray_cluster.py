@@ -77,7 +77,11 @@ def connect(settings: Settings) -> None:
     if address is None:
         gpus = _choose_gpus(settings.device)
         stop_handler = signal.getsignal(signal.SIGTERM)
-        ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises a plain one where a machine is too busy
+            reason = str(error).strip().splitlines()[0]
+            raise ClusterError(f"Ray could not be started on this machine: {reason}; try again") from error
         _keep(stop_handler)
         return
     if address.startswith("ray://"):
