@@ -98,6 +98,8 @@ def describe(rank: int, error: Exception) -> str:
         return f"rank {rank}: made no progress for longer than cluster.hang_timeout_s"
     if name == "WorkerHealthCheckFailedError":
         return f"rank {rank}: its process died (killed, or out of memory)"
+    if _is_collateral(error):
+        return f"rank {rank}: lost its connection to another rank, which died or whose node was lost"
     return f"rank {rank}: {root_cause(error)}"
 
 

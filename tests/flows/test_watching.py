@@ -59,6 +59,8 @@ def test_causes_in_words() -> None:
     assert describe(1, hung) == "rank 1: did not answer for longer than cluster.hang_timeout_s"
     dead = WorkerHealthCheckFailedError("x", RuntimeError("exit type: SYSTEM_ERROR"))
     assert describe(0, dead) == "rank 0: its process died (killed, or out of memory)"
+    other = RuntimeError("gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:23177")
+    assert describe(0, other) == "rank 0: lost its connection to another rank, which died or whose node was lost"
     assert describe(0, ValueError("first\nlast")) == "rank 0: ValueError: last"
     assert root_cause(TrainingError("no")) == "no"
     full = DiskFull("/disk: full")
