@@ -122,7 +122,8 @@ def test_a_slow_store_blocks_nobody(
     with start(tmp_path, xrays_mini, proxy, "slow") as drive:
         drive.end()
     lines = [line["metrics"] for line in journal(run) if line["kind"] == "epoch"]
-    blocked = sorted(line["checkpoint_blocked_seconds"] for line in lines)
+    # An epoch that adds no checkpoint waits for nothing.
+    blocked = sorted(time for line in lines if (time := line["checkpoint_blocked_seconds"]) > 1e-3)
     timing(f"slow store: training thread blocked {1000 * blocked[len(blocked) // 2]:.0f} ms a checkpoint, median")
     timing(f"slow store: training thread blocked {1000 * blocked[-1]:.0f} ms a checkpoint, longest")
     assert blocked[len(blocked) // 2] < 0.1
