@@ -26,7 +26,7 @@ from ray_jobs.flows.preparation import Prepared
 from ray_jobs.flows.recovery import repair_list
 from ray_jobs.flows.run_log import RunLog
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
-from ray_jobs.flows.watching import EventSayer, RoomWatch, StoreWatch
+from ray_jobs.flows.trouble import EventSayer, RoomWatch, StoreWatch
 from ray_jobs.storage import room_for
 
 Say = Callable[[str], None]

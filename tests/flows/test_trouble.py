@@ -7,7 +7,7 @@ import pytest
 from ray_jobs.errors import DiskFull, StoreOutage, TrainingError
 from ray_jobs.flows.controller_lines import describe, platform_error, root_cause
 from ray_jobs.flows.journal import Event, JournalReader
-from ray_jobs.flows.watching import EventSayer, waiting_since
+from ray_jobs.flows.trouble import EventSayer, waiting_since
 from ray_jobs.settings import ClusterSettings
 
 
