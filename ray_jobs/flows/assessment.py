@@ -36,6 +36,8 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     from ray_jobs.detector.process import quiet_ultralytics
 
     quiet_ultralytics()
+    from ray_jobs.detector.bootstrap import intervals, patients_of
+    from ray_jobs.detector.detections_file import SplitDetections
     from ray_jobs.detector.evaluation import detect, evaluate, onnx_forward, torch_forward
     from ray_jobs.detector.export import export_onnx
     from ray_jobs.detector.parity import check_parity
@@ -49,8 +51,11 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     started = time.perf_counter()
     say(f"evaluating best.pt on {len(samples)} {split} images")
     trained = torch_forward(best, _device(settings))
-    evaluation = evaluate(detect(trained, samples, size, BATCH), samples, names)
-    result = Assessment(split, evaluation.as_dict())
+    detections = SplitDetections.of(detect(trained, samples, size, BATCH), index, split)
+    detections.save(run.detections)
+    evaluation = evaluate(detections.detections, samples, names)
+    patients = patients_of(detections.images, settings.data_check.patient_id_pattern)
+    result = Assessment(split, intervals(evaluation.statistics, patients).added_to(evaluation.as_dict()))
     result.pictures += draw_plots(evaluation, run.plots, split)
     result.pictures += _draw_samples(trained, settings, index, names, run)
     result.seconds["evaluate"] = time.perf_counter() - started

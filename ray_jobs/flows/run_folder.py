@@ -29,6 +29,7 @@ class RunFolder:
         self.weights = path / "weights"
         self.samples = path / "samples"
         self.plots = path / "plots"
+        self.detections = path / "detections.npz"
         self.summary = path / "summary.json"
         self._lock: IO[str] | None = None
 
