@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from ray_jobs.detector.detections_file import SplitDetections
+    from ray_jobs.detector.evaluation import Evaluation
 
 BATCH = 16
 
@@ -26,6 +30,8 @@ class Assessment:
     parity: dict[str, Any] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    evaluation: "Evaluation | None" = None
+    detections: "SplitDetections | None" = None
 
 
 def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callable[[str], None]) -> Assessment:
@@ -55,7 +61,8 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     detections.save(run.detections)
     evaluation = evaluate(detections.detections, samples, names)
     patients = patients_of(detections.images, settings.data_check.patient_id_pattern)
-    result = Assessment(split, intervals(evaluation.statistics, patients).added_to(evaluation.as_dict()))
+    metrics = intervals(evaluation.statistics, patients).added_to(evaluation.as_dict())
+    result = Assessment(split, metrics, evaluation=evaluation, detections=detections)
     result.pictures += draw_plots(evaluation, run.plots, split)
     result.pictures += _draw_samples(trained, settings, index, names, run)
     result.seconds["evaluate"] = time.perf_counter() - started

@@ -31,6 +31,7 @@ class RunFolder:
         self.plots = path / "plots"
         self.detections = path / "detections.npz"
         self.summary = path / "summary.json"
+        self.report = path / "report.html"
         self._lock: IO[str] | None = None
 
     @property

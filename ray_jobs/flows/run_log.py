@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import PlatformError
@@ -71,6 +72,10 @@ class RunLog:
         registry = self._prepared.settings.tracking.registry
         if registry and assessment.onnx:
             self._tracker.register(self._request(registry, assessment))
+
+    def report(self, page: Path) -> None:
+        """The run's report."""
+        self._tracker.log_artifact(page)
 
     def _request(self, name: str, assessment: Assessment) -> RegistryRequest:
         settings, run, report = self._prepared.settings, self._prepared.run, self._prepared.report

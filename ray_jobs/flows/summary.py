@@ -100,6 +100,7 @@ def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list
         f"{summary['epochs_run']} epochs (best {summary['best_epoch']}) on {summary['world_size']} worker(s), "
         f"median {summary['images_per_second']:.1f} images/s; {timings['total']:.0f} s in all: "
         + ", ".join(f"{name} {seconds:.0f}" for name, seconds in timings.items() if name != "total"),
+        f"report      {run / 'report.html'}",
         f"samples     {run / 'samples'}",
         f"weights     {run / 'weights'}",
     ]
