@@ -158,16 +158,15 @@ def _learning(facts: _Facts) -> Html:
         Line(name, numbers, [epoch.metrics.get(key, 0.0) for epoch in epochs], tone)
         for name, key, tone in (("mAP50", "val/map50", 0), ("mAP50-95", "val/map50_95", 1))
     ]
-    x = Axis("epoch", 1, max(numbers[-1], 2), _epoch_ticks(int(numbers[-1])))
+    x = Axis.counting("epoch", epochs[-1].number)
     best = [(float(facts.summary["best_epoch"]), f"best: {facts.summary['best_epoch']}")]
     loss_axis = Axis.over("", [value for one in losses for value in one.y], floor=0)
     score_axis = Axis.over("", [0.1, *(value for one in scores for value in one.y)], floor=0)
     restarts = facts.journal.restarts
     lead = f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}; best.pt is from epoch {facts.summary['best_epoch']}."
     if restarts:
-        lead += (
-            f" Workers were lost and started again {restarts} time{'s' * (restarts > 1)}; no epoch was lost with them."
-        )
+        times = "once" if restarts == 1 else f"{restarts} times"
+        lead += f" Workers were lost and started again {times}; what was lost was trained again."
     return section(
         "How it learned",
         grid(
@@ -176,12 +175,6 @@ def _learning(facts: _Facts) -> Html:
         ),
         lead=lead,
     )
-
-
-def _epoch_ticks(last: int) -> list[tuple[float, str]]:
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if last / step <= 6)
-    rounds = [number for number in range(step, last + 1, step) if number - 1 > 0.6 * step]  # none too close to 1
-    return [(float(number), str(number)) for number in [1, *rounds]]
 
 
 def _classes(facts: _Facts) -> Html:
@@ -208,7 +201,7 @@ def _classes(facts: _Facts) -> Html:
         "Best first; the bar shows AP50 and its 95\u00a0% interval from 0 to 1. "
         "Recall and precision stand at the score where mean F1 is best."
     )
-    return section("Class by class", table(header, rows, numbers=6), lead=lead)
+    return section("Class by class", table(header, rows, numbers=range(1, 7)), lead=lead)
 
 
 def _average_precision(value: float | None, ends: Sequence[float] | None) -> Html:
@@ -304,7 +297,7 @@ def _data(facts: _Facts) -> Html:
     ]
     rows += [[name, *(counts[split]["per_class"][name] for split in splits)] for name in names]
     fingerprint = join(["Fingerprint ", element("code", facts.index.fingerprint)])
-    return section("Data", table(["", *splits], rows, numbers=len(splits)), lead=fingerprint)
+    return section("Data", table(["", *splits], rows, numbers=range(1, 1 + len(splits))), lead=fingerprint)
 
 
 def _settings(facts: _Facts) -> Html:

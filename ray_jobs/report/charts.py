@@ -68,6 +68,13 @@ class Axis:
         return cls(label, first * step, last * step, ticks)
 
     @classmethod
+    def counting(cls, label: str, last: int) -> "Axis":
+        """An axis of whole numbers from 1 to ``last``."""
+        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if last / step <= 6)
+        rounds = [number for number in range(step, last + 1, step) if number - 1 > 0.6 * step]  # none too close to 1
+        return cls(label, 1, max(last, 2), [(float(number), str(number)) for number in [1, *rounds]])
+
+    @classmethod
     def _powers(cls, label: str, low: float, high: float) -> "Axis":
         first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
         last = max(last, first + 1)
@@ -104,9 +111,17 @@ def legend(lines: Sequence[Line]) -> Html:
     return element("ul", *items, class_="legend")
 
 
-def scatter(title: str, points: Sequence[tuple[float, float, bool]], x: Axis, y: Axis, best: int | None = None) -> Html:
-    """Points (x, y, whether it counts in full); the others are pale and the ``best`` one is large."""
-    parts = [*_frame(title, x, y)]
+def scatter(
+    title: str,
+    points: Sequence[tuple[float, float, bool]],
+    x: Axis,
+    y: Axis,
+    best: int | None = None,
+    lines: Sequence[Line] = (),
+) -> Html:
+    """Points (x, y, whether it counts in full); the others are pale and the ``best`` one is large. ``lines`` lie under
+    the points and have no legend."""
+    parts = [*_frame(title, x, y), *(part for line in lines for part in _draw(line, x, y))]
     for number, (at, value, full) in sorted(enumerate(points), key=lambda point: (point[0] == best, point[1][2])):
         tone = "fill1" if number == best else "fill0" if full else "paledot"
         parts.append(element("circle", cx=_x(x, at), cy=_y(y, value), r=6 if number == best else 4, class_=tone))
@@ -144,33 +159,33 @@ def span(value: float, low: float | None, high: float | None, most: float = 1.0)
     return element("svg", *parts, viewBox=f"0 0 {width} 18", class_="span", aria_hidden="true")
 
 
-def parallel(title: str, axes: Sequence[Axis], rows: Sequence[tuple[Sequence[float], str]]) -> Html:
+def parallel(title: str, axes: Sequence[Axis], rows: Sequence[tuple[Sequence[float], int | str]]) -> Html:
     """Parallel coordinates: each row is a line through its value on every axis, in the tone given with it, as for
     ``Line``; what comes last lies on top."""
-    width, height, top, bottom = max(WIDTH, 100 * len(axes)), 300, 46, 30
+    width, height, top, bottom = max(WIDTH, 110 * len(axes)), 300, 34, 14
     inner = height - top - bottom
 
     def place(number: int) -> float:
-        return 50 + number * (width - 100) / max(len(axes) - 1, 1)
+        return 40 + number * (width - 100) / max(len(axes) - 1, 1)
+
+    def level(axis: Axis, value: float) -> float:
+        return top + inner * (1 - axis.share(value))
 
     parts = []
     for values, tone in rows:
-        points = [
-            f"{place(number):.1f},{top + inner * (1 - axis.share(value)):.1f}"
-            for number, (axis, value) in enumerate(zip(axes, values, strict=True))
-        ]
-        stroke = Line("", (), (), int(tone) if tone.isdigit() else tone).stroke
+        points = [f"{place(at):.1f},{level(axis, values[at]):.1f}" for at, axis in enumerate(axes)]
         wide = 1.2 if tone == "pale" else 2.6
+        stroke = Line("", (), (), tone).stroke
         parts.append(element("polyline", points=" ".join(points), stroke_width=wide, class_=f"curve {stroke}"))
     for number, axis in enumerate(axes):
-        x = f"{place(number):.1f}"
-        parts.append(element("line", x1=x, x2=x, y1=top, y2=height - bottom, class_="mark"))
-        parts.append(element("text", _short(axis.label, 14), x=x, y=top - 26, text_anchor="middle", class_="value"))
-        for text, y in ((axis.ticks[-1][1], top - 8), (axis.ticks[0][1], height - bottom + 16)):
-            parts.append(element("text", text, x=x, y=y, text_anchor="middle"))
-    return element(
-        "div", _svg(title, parts, width, height, least=f"{width * 0.6:.0f}px"), class_="scroll", tabindex="0"
-    )
+        x = place(number)
+        parts.append(element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=top, y2=height - bottom, class_="mark"))
+        parts.append(element("text", _short(axis.label, 15), x=f"{x:.1f}", y=16, text_anchor="middle", class_="value"))
+        for value, text in axis.ticks:
+            y = level(axis, value) + 4
+            parts.append(element("text", _short(text, 9), x=f"{x + 5:.1f}", y=f"{y:.1f}", class_="halo"))
+    limits = f"min-width:{width}px;max-width:{1.3 * width:.0f}px"
+    return element("div", _svg(title, parts, width, height, limits), class_="scroll", tabindex="0")
 
 
 def _frame(title: str, x: Axis, y: Axis) -> list[Html]:
@@ -222,8 +237,7 @@ def _y(axis: Axis, value: float) -> str:
     return f"{HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - BOTTOM - TOP):.1f}"
 
 
-def _svg(title: str, parts: Sequence[Html], width: int = WIDTH, height: int = HEIGHT, least: str | None = None) -> Html:
-    style = f"min-width:{least}" if least else None
+def _svg(title: str, parts: Sequence[Html], width: int = WIDTH, height: int = HEIGHT, style: str | None = None) -> Html:
     return element("svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=title, style=style)
 
 

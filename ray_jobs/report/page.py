@@ -4,13 +4,16 @@ In: texts and numbers. Out: ``Html``, markup that is safe to put into a page. Te
 ``element`` escapes all that is not ``Html``.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from ray_jobs.report.style import STYLE
+from ray_jobs.report.style import PICTURE_STYLE, STYLE
 
 _VOID = ("meta", "br", "img", "line", "rect", "circle", "path", "polyline", "image")
+_VIEW_BOX = re.compile(r'viewBox="0 0 (\d+) (\d+)"')
+MARGIN = 16  # round a chart that is a file
 NOTE = "For research, not for diagnosis."
 
 
@@ -67,6 +70,17 @@ def document(
     return f'<!doctype html>\n<html lang="en"><head>{join(head)}</head>\n{page}</html>\n'
 
 
+def picture_file(svg: Html) -> str:
+    """A chart as an SVG file of its own, on white."""
+    found = _VIEW_BOX.search(svg)
+    assert found, "a chart has a viewBox"
+    width, height = int(found[1]), int(found[2])
+    inner = Html(svg.replace("<svg", f'<svg x="{MARGIN}" y="{MARGIN}" width="{width}" height="{height}"', 1))
+    view = f"0 0 {width + 2 * MARGIN} {height + 2 * MARGIN}"
+    style = element("style", Html(PICTURE_STYLE))
+    return element("svg", style, inner, xmlns="http://www.w3.org/2000/svg", viewBox=view) + "\n"
+
+
 def section(heading: str, *children: object, lead: str | Html = "") -> Html:
     """A part of the page under its heading; ``lead`` says what is to be seen."""
     first = element("p", lead, class_="lead") if lead else None
@@ -86,17 +100,16 @@ def tiles(figures: Iterable[Tile]) -> Html:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[object]], numbers: int = 0, marked: Sequence[int] = ()
+    header: Sequence[str], rows: Iterable[Sequence[object]], numbers: Container[int] = (), marked: Container[int] = ()
 ) -> Html:
-    """A table whose first column names the row; the last ``numbers`` columns are set as numbers. ``marked`` are the
-    numbers of rows that stand out."""
-    first = len(header) - numbers
+    """A table whose first column names the row. ``numbers`` are the columns that hold numbers, ``marked`` the rows that
+    stand out, both counted from 0."""
 
     def cell(column: int, value: object, tag: str = "td") -> Html:
-        return element(tag, value, class_="number" if column >= first else None)
+        return element(tag, value, class_="number" if column in numbers else None)
 
     titles = [
-        element("th", title, scope="col", class_="number" if at >= first else None) for at, title in enumerate(header)
+        element("th", title, scope="col", class_="number" if at in numbers else None) for at, title in enumerate(header)
     ]
     lines = [
         element(

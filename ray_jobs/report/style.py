@@ -18,6 +18,25 @@ _CLASSES = "".join(
     f".line{n}{{stroke:var(--c{n})}}.fill{n}{{fill:var(--c{n});background:var(--c{n})}}" for n in range(8)
 )
 
+_CHART = (
+    """
+svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft)}
+svg .title{font-weight:600;fill:var(--ink);font-size:13px}
+svg .value{fill:var(--ink)}
+svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px}
+svg .axis{stroke:var(--rule);fill:none}
+svg .mark{stroke:var(--soft);stroke-dasharray:3 3;fill:none}
+svg .curve{fill:none;stroke-linejoin:round;stroke-linecap:round}
+svg .pale{stroke:var(--soft);opacity:.4}
+svg .paledot{fill:var(--soft);opacity:.45}
+svg .band{opacity:.16;stroke:none}
+svg .all{stroke:var(--ink)}svg .allfill{fill:var(--ink)}
+"""
+    + _CLASSES
+)
+
+PICTURE_STYLE = f":root{{{_LIGHT}background:#fff}}{_CHART}"
+
 STYLE = (
     f":root{{color-scheme:light dark;{_LIGHT}}}"
     f"@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
@@ -53,24 +72,14 @@ figure{margin:0;min-width:0}
 figcaption{font-size:.875rem;margin-top:.4rem;overflow-wrap:anywhere}
 figcaption b{color:var(--ink)}
 svg{display:block;width:100%;height:auto}
-svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft)}
-svg .title{font-weight:600;fill:var(--ink);font-size:13px}
-svg .value{fill:var(--ink)}
-svg .axis{stroke:var(--rule);fill:none}
-svg .mark{stroke:var(--soft);stroke-dasharray:3 3;fill:none}
-svg .curve{fill:none;stroke-linejoin:round;stroke-linecap:round}
-svg .pale{stroke:var(--soft);opacity:.4}
-svg .paledot{fill:var(--soft);opacity:.45}
-svg .band{opacity:.16;stroke:none}
-svg .all{stroke:var(--ink)}svg .allfill{fill:var(--ink)}
-i.all{background:var(--ink)}i.pale{background:var(--soft);opacity:.5}
-.span{width:8.5rem;margin-left:auto}
 """
-    + _CLASSES
-    + """
+    + _CHART
+    + """i.all{background:var(--ink)}i.pale{background:var(--soft);opacity:.5}
+.span{width:8.5rem;margin-left:auto}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.4rem 0 0;padding:0;
  font-size:.85rem;color:var(--soft)}
 .legend i{display:inline-block;width:.85em;height:.85em;border-radius:.2em;margin-right:.4em;vertical-align:-.08em}
+.half{max-width:34rem;margin-top:1rem}
 .whole{display:flex;height:1.1rem;border-radius:.35rem;overflow:hidden;margin-top:1rem;gap:2px}
 .scroll{overflow-x:auto;margin-top:1rem}
 table{border-collapse:collapse;width:100%;font-size:.925rem;font-variant-numeric:tabular-nums}
@@ -79,6 +88,7 @@ thead th{color:var(--soft);font-weight:500;font-size:.85rem;white-space:nowrap}
 tbody th{font-weight:500;overflow-wrap:break-word;max-width:18rem}
 .number{text-align:right}
 td.number{white-space:nowrap}
+.scroll .remark{min-width:14rem;color:var(--soft)}
 tr.marked th,tr.marked td{font-weight:650}
 td .soft,.soft{color:var(--soft);font-weight:400}
 dl{columns:16rem;column-gap:2rem;margin:1rem 0 0;font-size:.875rem}
@@ -108,6 +118,6 @@ body{max-width:none;padding:0;font-size:10.5pt}
 .tiles{grid-template-columns:repeat(4,1fr)}.tiles>div{border:1px solid var(--rule)}.tiles .value{font-size:1.35rem}
 .grid{grid-template-columns:1fr 1fr}.pictures{grid-template-columns:repeat(3,1fr)}
 section{margin-top:1.6rem}dl{columns:3;column-gap:1.2rem;font-size:7.5pt}.tiles{padding-right:1px}h2,h3,.lead{break-after:avoid}figure,tr,.tiles,header,.whole,.legend{break-inside:avoid}
-.scroll{overflow:visible}}
+.lead{break-inside:avoid}.scroll{overflow:visible}.scroll svg{min-width:0!important}}
 """
 )

@@ -19,7 +19,7 @@ from ray_jobs.report.page import Html, element
 WIDTH = 400  # units of the drawing; lines and letters are measured in it
 LONGEST_SIDE = 560  # pixels of the JPEG
 QUALITY = 78
-LETTER, LINE = 7.6, 15  # width and height of a letter
+LETTER, LINE = 8.4, 15  # width and height of a letter
 
 Place = tuple[float, float, float]
 
