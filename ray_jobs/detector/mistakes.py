@@ -75,7 +75,6 @@ def _misses(
     split: SplitDetections, image: int, everything: Detections, found: Detections, true: Detections
 ) -> list[tuple[tuple[float, float], Mistake]]:
     shared, shared_found = overlaps(everything.boxes, true.boxes), overlaps(found.boxes, true.boxes)
-    width, height = np.maximum(true.boxes[:, 2:].max(axis=0, initial=1), 1)
     result = []
     for box, label in enumerate(true.classes):
         reached = shared[:, box] >= HIT_IOU
@@ -92,8 +91,7 @@ def _misses(
             cause = f"below the threshold, with a score of {score:.2f}"
         else:
             cause = "not seen at any score"
-        sides = true.boxes[box, 2:] - true.boxes[box, :2]
-        size = float(sides.prod() / (width * height))
+        size = float((true.boxes[box, 2:] - true.boxes[box, :2]).prod())
         result.append(((score, -size), Mistake("miss", image, box, split.names[label], score, cause, found)))
     return result
 

@@ -95,6 +95,8 @@ def _verdict(
 ) -> tuple[str, Literal["good", "fair", "poor"]]:
     states = Counter(trial.state for trial in trials)
     if best is None or best.score is None:
+        if not trials:
+            return "No trial has begun.", "fair"
         failed = states["failed"]
         reason = next((trial.reason for trial in trials if trial.reason), None)
         if failed and failed == len(trials):
