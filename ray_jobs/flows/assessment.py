@@ -22,10 +22,12 @@ BATCH = 16
 
 @dataclass
 class Assessment:
-    """``split`` is what was measured on: test, or val where there is no test split. ``seconds`` by stage."""
+    """``split`` is what was measured on: test, or val where there is no test split. ``seconds`` by stage.
+    ``thresholds``: the score in 0..1 from which on each class counts when a picture is read."""
 
     split: str
     metrics: dict[str, Any]
+    thresholds: dict[str, float] = field(default_factory=dict)
     onnx: Path | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)

@@ -25,16 +25,19 @@ HEADING = "Worst mistakes"
 
 
 def mistakes_section(assessment: Assessment, index: DatasetIndex, samples: int) -> Html:
-    """What was found at the usual threshold in numbers, and the worst mistakes in pictures."""
+    """What is found at the thresholds in numbers, and the worst mistakes in pictures."""
     from ray_jobs.detector.mistakes import find_mistakes
 
     split = assessment.detections
     if split is None or not any(map(len, split.truths)):
         return section(HEADING, lead=f"Nothing to compare with: the {assessment.split} split has no boxes.")
-    found = find_mistakes(split, DEFAULT_THRESHOLD, MOST)
+    scores = [assessment.thresholds.get(name, DEFAULT_THRESHOLD) for name in split.names]
+    found = find_mistakes(split, np.array(scores, np.float32), MOST)
+    low, high = min(scores), max(scores)
+    start = f"From a score of {low:g} on" if low == high else f"From a score of {low:.2f} to {high:.2f} on, by class"
     counted = (
-        f"From a score of {DEFAULT_THRESHOLD:g} on, {found.hits} of {found.boxes} true boxes are found. False alarms: "
-        f"{found.alarms}, in {found.images_with_alarms} of {len(split.images)} images."
+        f"{start}, {found.hits} of {found.boxes} true boxes are found. False alarms: {found.alarms}, in "
+        f"{found.images_with_alarms} of {len(split.images)} images."
     )
     if not samples:
         return section(HEADING, lead=f"{counted} No X-rays are shown, because samples=0 asks for none.")

@@ -85,6 +85,7 @@ def make(index: DatasetIndex, tmp_path: Path) -> Make:
         detections: list[Detections] | None = None,
         restarts: int = 0,
         name: str = "first",
+        thresholds: dict[str, float] | None = None,
         **settings: Any,
     ) -> Page:
         run = RunFolder(tmp_path / name)
@@ -92,7 +93,7 @@ def make(index: DatasetIndex, tmp_path: Path) -> Make:
         found = SplitDetections.of(moved(data.splits[split]) if detections is None else detections, data, split)
         evaluation = evaluate(found.detections, data.splits[split], data.names)
         metrics = intervals(evaluation.statistics).added_to(evaluation.as_dict())
-        assessment = Assessment(split, metrics, evaluation=evaluation, detections=found)
+        assessment = Assessment(split, metrics, thresholds or {}, evaluation=evaluation, detections=found)
         journal = write_journal(run.journal, epochs, restarts)
         counts = {
             part: {"images": len(samples), "background": 0, "boxes": 0, "per_class": dict.fromkeys(data.names, 7)}
@@ -159,6 +160,13 @@ def test_no_xray_is_shown_unless_samples_are_asked_for(make: Make) -> None:
     assert "samples=0 asks for none" in none.text
     assert "patient_" not in none.text
     assert make(samples=3, name="second").pictures == 3
+
+
+def test_mistakes_are_told_at_the_thresholds_of_the_model(make: Make) -> None:
+    assert "From a score of 0.25 on, " in make().text
+    page = make(name="second", thresholds={"Disc": 0.3, "Square": 0.5})  # the false alarms have a score of 0.4
+    assert "From a score of 0.30 to 0.50 on, by class, " in page.text
+    assert "False alarms: none." in page.text
 
 
 def test_names_from_outside_cannot_run_code(make: Make, index: DatasetIndex) -> None:
