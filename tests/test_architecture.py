@@ -11,11 +11,17 @@ import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
-ROOMS = {"reading", "dataset", "detector", "tracking"}
+ROOMS = {"reading", "dataset", "detector", "tracking", "report"}
 FLOWS = {"flows"}
 JOBS = {"train", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
-ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}}
+ROOM_MAY_ENTER = {
+    "reading": set(),
+    "dataset": set(),
+    "detector": {"reading", "dataset"},
+    "tracking": {"reading"},
+    "report": set(),
+}
 NEIGHBOURS = {"ultralytics": {"detector"}, "mlflow": {"tracking"}, "boto3": {"storage"}, "pyarrow": {"storage"}}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
