@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from ray_jobs.errors import WeightsError
-from ray_jobs.reading.finding import BATCH, DEFAULT_IOU, DEFAULT_THRESHOLD, Finding, find
+from ray_jobs.reading.finding import BATCH, DEFAULT_IOU, Finding, find
+from ray_jobs.reading.thresholds import Override, check_stored, class_thresholds
 
 
 class Reader:
@@ -29,24 +30,25 @@ class Reader:
     def __init__(
         self,
         onnx_path: str | Path,
-        threshold: float | None = None,
+        threshold: Override = None,
         iou: float = DEFAULT_IOU,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> None:
         """Open an exported detector.
 
-        ``threshold`` is the score in 0..1 above which a finding counts, for every class; None takes the thresholds
-        that the file carries, and 0.25 for classes without one. ``iou`` is the overlap above which the lesser of two
-        boxes of one class goes. ``providers`` are onnxruntime's, CUDA and then the CPU by default; ``threads`` bounds
-        the CPU threads of one network call. Raises WeightsError for a file that is missing, broken or no detector.
+        ``threshold`` is the score in 0..1 above which a finding counts, for every class or by class name; else the
+        thresholds that the file carries hold, and 0.25 for classes without one. ``iou`` is the overlap above which the
+        lesser of two boxes of one class goes. ``providers`` are onnxruntime's, CUDA and then the CPU by default;
+        ``threads`` bounds the CPU threads of one network call. Raises WeightsError for a file that is missing, broken
+        or no detector, BadInput for a threshold that does not fit.
         """
         self.path = Path(onnx_path)
         self._session = _open_session(self.path, providers, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.names = _read_names(self.path, metadata)
         self.image_size = _read_image_size(self.path, metadata)
-        self.thresholds = _read_thresholds(self.path, metadata, self.names, threshold)
+        self.thresholds = class_thresholds(self.names, _read_thresholds(self.path, metadata, self.names), threshold)
         self.iou = iou
         self._input = self._session.get_inputs()[0].name
         self._batch = _check_shapes(self.path, self._session, len(self.names))
@@ -121,18 +123,9 @@ def _read_image_size(path: Path, metadata: dict[str, str]) -> int:
     return side
 
 
-def _read_thresholds(
-    path: Path, metadata: dict[str, str], names: tuple[str, ...], threshold: float | None
-) -> npt.NDArray[np.float32]:
-    if threshold is not None:
-        return np.full(len(names), threshold, dtype=np.float32)
+def _read_thresholds(path: Path, metadata: dict[str, str], names: tuple[str, ...]) -> dict[str, float]:
     stored = _parse(path, metadata, "thresholds") if "thresholds" in metadata else {}
-    valid = isinstance(stored, dict) and all(
-        name in names and isinstance(value, int | float) and 0 <= value <= 1 for name, value in stored.items()
-    )
-    if not valid:
-        raise WeightsError(f"{path}: metadata 'thresholds' must give scores in 0..1 by class name, got {stored!r:.80}")
-    return np.array([stored.get(name, DEFAULT_THRESHOLD) for name in names], dtype=np.float32)
+    return check_stored(stored, names, f"{path}: metadata 'thresholds'")
 
 
 def _check_shapes(path: Path, session: onnxruntime.InferenceSession, classes: int) -> int:
