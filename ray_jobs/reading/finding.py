@@ -84,6 +84,14 @@ def find_prepared(
         return []
     output = forward(network_input([picture.square for picture in pictures]))
     return [
-        to_findings(Detections(picture.placement.to_original(found.boxes), found.scores, found.classes), names)
-        for found, picture in zip(decode(output, threshold, iou), pictures, strict=True)
+        findings_in(raw, picture.placement, names, threshold, iou)
+        for raw, picture in zip(output, pictures, strict=True)
     ]
+
+
+def findings_in(
+    output: npt.NDArray[np.float32], placement: Placement, names: Sequence[str], threshold: Threshold, iou: float
+) -> list[Finding]:
+    """The findings in the network's output for one picture, ``(4 + classes, anchors)``."""
+    (found,) = decode(output[None], threshold, iou)
+    return to_findings(Detections(placement.to_original(found.boxes), found.scores, found.classes), names)
