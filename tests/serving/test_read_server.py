@@ -45,7 +45,7 @@ def test_it_answers_what_the_reader_finds(read_server: ReadServer) -> None:
     assert read_server.ask(png(DISC), threshold=1).json()["findings"] == []
 
 
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", f"Basic {TOKEN}", f"bearer {TOKEN}x"])
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", f"Basic {TOKEN}", f"bearer {TOKEN}x"])
 def test_nobody_reads_without_the_token(read_server: ReadServer, header: str | None) -> None:
     headers = {"Content-Type": "image/png"} | ({"Authorization": header} if header else {})
     for method, path in (("POST", "/v1/findings"), ("GET", "/v1/model")):
