@@ -61,6 +61,7 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
     from ray_jobs.serving.deployment import ReplicaSettings, application
     from ray_jobs.serving.web_app import token_digest
 
+    cores = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
     uri = registry_uri(None) if options.model.startswith(SCHEME) else None
     settings = ReplicaSettings(
         model=options.model if uri else os.path.abspath(options.model),  # noqa: PTH100 - replicas work elsewhere
@@ -68,7 +69,7 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
         tracking_uri=uri,
         token_digest=token_digest(token),
         max_bytes=options.max_mb << 20,
-        threads=max(1, available_cores() // options.replicas),
+        threads=max(1, cores // options.replicas),
         poll_s=options.poll_s,
     )
     try:

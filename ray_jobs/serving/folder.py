@@ -32,7 +32,7 @@ def choose(pictures: int, cluster: str | None) -> bool:
 def read_here(pictures: Sequence[Picture], file: DetectorFile, draw: bool) -> Iterator[list[Reading]]:
     """Read in threads: each takes a chunk from bytes to PNG, so that no core waits for another."""
     chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
-    cores = available_cores()
+    cores = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
     workers = max(1, min(cores, len(chunks)))
     read = ChunkReader(file.load(threads=cores if not file.onnx else max(1, cores // workers)), draw)
     pool = ThreadPoolExecutor(workers)

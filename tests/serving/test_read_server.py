@@ -168,7 +168,12 @@ def test_a_person_reads_on_the_page(read_server: ReadServer, tmp_path: Path) -> 
         page.wait("document.querySelectorAll('.state').length === 4")
         page.wait("![...document.querySelectorAll('.state')].some(one => /reading|waiting/.test(one.textContent))")
         states = page.run("[...document.querySelectorAll('.state')].map(one => one.textContent)")
-        assert states == ["1 finding", "No findings", "1 finding", "This is no PNG, JPEG or DICOM file."]
+        assert states[:2] == ["1 finding", "No findings"]
+        assert "finding" in states[2]  # 16 bits, which the server windows, and shows as it has read them
+        assert states[3] == "This is no PNG, JPEG or DICOM file."
+        page.run("document.querySelectorAll('#studies button')[2].click()")
+        page.wait("document.getElementById('picture').src.startsWith('data:image/png')")
+        page.run("document.querySelector('#studies button').click()")
         assert page.run("document.getElementById('verdict').textContent") == "1 finding"
         assert page.run("document.querySelectorAll('.box').length") == 1
         assert page.run("document.querySelector('.tag').textContent").startswith("Disc 0.")
@@ -216,7 +221,7 @@ def test_the_page_can_be_walked_by_keys_alone(read_server: ReadServer, tmp_path:
             page.press("Tab")
             reached.append(page.run("document.activeElement.id || document.activeElement.tagName"))
         wanted = ["stage", "zoom-out", "zoom-in", "zoom-fit", "show-boxes", "own-threshold", "threshold"]
-        assert [one for one in reached if one in wanted] == [one for one in wanted if one in reached]
+        assert list(dict.fromkeys(one for one in reached if one in wanted)) == [one for one in wanted if one in reached]
         assert set(wanted) - set(reached) <= {"zoom-out"}  # it cannot be used at 100 %
 
 
