@@ -62,17 +62,12 @@ def same_findings(ours: Path, theirs: Path, names: list[str]) -> dict[str, Any]:
         for finding in line["findings"]:
             size = (line["width"], line["height"]) * 2
             edges = [edge / side for edge, side in zip(finding["box"], size, strict=True)]
-            twin = next(
-                (
-                    b
-                    for b in boxes
-                    if b[0] == finding["label"] and max(abs(p - q) for p, q in zip(b[1], edges, strict=True)) < 0.01
-                ),
-                None,
-            )
-            if twin:
-                boxes.remove(twin)
-                matched += 1
+            for box in boxes:
+                apart = max(abs(here - there) for here, there in zip(edges, box[1], strict=True))
+                if box[0] == finding["label"] and apart < 0.01:
+                    boxes.remove(box)
+                    matched += 1
+                    break
     return {"ours": mine, "peer": found, "in_both": matched}
 
 
@@ -97,26 +92,18 @@ def main() -> None:
         (work / "images").mkdir()
         gather(options.folder, options.images, work / "images")
         for turn in range(options.turns):
-            out = work / f"ours{turn}"
-            command = [sys.executable, "-m", "ray_jobs.predict", str(work / "images"), "--model"]
-            command += [str(options.onnx.resolve()), "--out", str(out), "--threshold", str(THRESHOLD)]
+            command = [sys.executable, "-m", "ray_jobs.predict", str(work / "images"), f"--threshold={THRESHOLD}"]
+            command += [f"--model={options.onnx.resolve()}", f"--out={work / f'ours{turn}'}"]
             seconds, cpu, peak = timed(command, work, work / "ours.jsonl")
             ours.append(options.images / seconds)
             notes.setdefault("our_peak_mb", round(peak))
-            notes["our_cores_busy"] = round(cpu / seconds, 2)
+            notes.setdefault("our_cpu_s", []).append(round(cpu, 1))
             command = [str(yolo), "predict", f"model={options.pt.resolve()}", f"source={work / 'images'}"]
-            command += [
-                f"imgsz={reader.image_size}",
-                "save_txt=True",
-                "save_conf=True",
-                f"project={work}",
-                f"name=peer{turn}",
-            ]
-            seconds, cpu, _ = timed(
-                [*command, "device=cpu", f"conf={THRESHOLD}", "verbose=False"], work, work / "peer.log"
-            )
+            command += [f"imgsz={reader.image_size}", f"conf={THRESHOLD}", "device=cpu", "verbose=False"]
+            command += ["save_txt=True", "save_conf=True", f"project={work}", f"name=peer{turn}"]
+            seconds, cpu, _ = timed(command, work, work / "peer.log")
             peer.append(options.images / seconds)
-            notes["peer_cores_busy"] = round(cpu / seconds, 2)
+            notes.setdefault("peer_cpu_s", []).append(round(cpu, 1))
             print(f"turn {turn + 1}: {ours[-1]:.1f} against {peer[-1]:.1f} images/s", flush=True)
         found = same_findings(work / "ours.jsonl", work / f"peer{options.turns - 1}" / "labels", list(reader.names))
     ratio = statistics.median(ours) / statistics.median(peer)
