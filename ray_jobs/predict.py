@@ -26,7 +26,7 @@ from ray_jobs.reading.thresholds import parse_override
 from ray_jobs.serving.chunk import Reading
 from ray_jobs.serving.detector import find_detector
 from ray_jobs.serving.findings_folder import FindingsFolder, open_folder
-from ray_jobs.serving.folder import choose, read_here, read_on_cluster
+from ray_jobs.serving.folder import choose, load_here, read_here, read_on_cluster
 from ray_jobs.serving.pictures import find_pictures
 
 FEWEST_FOR_PROGRESS = 100
@@ -38,20 +38,20 @@ def main(arguments: Sequence[str]) -> int:
     override = parse_override(options.threshold)
     pictures = find_pictures(options.images)
     file = find_detector(options.model, override)
-    detector = file.load()  # tells what is wrong with it before anything is made
+    detector = load_here(file, len(pictures))  # tells what is wrong with it before anything is made
     folder = open_folder(options.out, pictures, file, detector) if options.out else None
     waiting = folder.waiting if folder else pictures
     if len(waiting) < len(pictures):
         print(f"{len(pictures) - len(waiting)} of {len(pictures)} were read before", file=sys.stderr)
-    del detector
     if choose(len(waiting), options.cluster):
         from ray_jobs.flows.ray_cluster import connect
         from ray_jobs.settings import ClusterSettings, Settings
 
+        del detector
         connect(Settings(cluster=ClusterSettings(address=options.cluster)))
         readings = read_on_cluster(waiting, file, draw=bool(folder))
     else:
-        readings = read_here(waiting, file, draw=bool(folder))
+        readings = read_here(waiting, detector, draw=bool(folder))
     if len(waiting) >= FEWEST_FOR_PROGRESS:
         readings = shown(readings, len(waiting), "read")
     return _report(readings, len(pictures), folder)

@@ -19,11 +19,11 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from ray_jobs.dataset.parallel import available_cores
 from ray_jobs.entry import run_job
 from ray_jobs.errors import BadInput, PlatformError, TrackingError
 from ray_jobs.reading.thresholds import parse_override
 from ray_jobs.serving.detector import find_detector, registry_uri
+from ray_jobs.serving.folder import available_threads
 from ray_jobs.tracking.fetch import SCHEME
 
 TOKEN = "XRAY_READ_TOKEN"
@@ -33,7 +33,7 @@ SHORTEST_TOKEN = 16
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal comes. Whatever can be wrong at the start is told before Ray is started."""
     options = _parse(arguments)
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.pop(TOKEN, "")  # Ray's processes inherit the environment, and need no token
     if len(token) < SHORTEST_TOKEN:
         raise BadInput(
             f"{TOKEN}: must be set to a secret of at least {SHORTEST_TOKEN} characters: "
@@ -61,7 +61,6 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
     from ray_jobs.serving.deployment import ReplicaSettings, application
     from ray_jobs.serving.web_app import token_digest
 
-    cores = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
     uri = registry_uri(None) if options.model.startswith(SCHEME) else None
     settings = ReplicaSettings(
         model=options.model if uri else os.path.abspath(options.model),  # noqa: PTH100 - replicas work elsewhere
@@ -69,7 +68,7 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
         tracking_uri=uri,
         token_digest=token_digest(token),
         max_bytes=options.max_mb << 20,
-        threads=max(1, cores // options.replicas),
+        threads=max(1, available_threads() // options.replicas),
         poll_s=options.poll_s,
     )
     try:

@@ -84,10 +84,10 @@ def save_thresholds(thresholds: Mapping[str, float], path: Path) -> None:
     path.write_text(json.dumps(dict(thresholds), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_thresholds(weights: Path, names: Sequence[str]) -> dict[str, float]:
-    """What ``thresholds.json`` beside a weights file says; nothing where there is none.
+def load_thresholds(weights: Path) -> dict[str, float]:
+    """What ``thresholds.json`` beside a weights file says, for ``check_stored``; nothing where there is none.
 
-    Raises WeightsError for a file that does not fit the classes.
+    Raises WeightsError for a file that holds something else.
     """
     path = weights.with_name(FILE)
     if not path.is_file():
@@ -96,4 +96,4 @@ def load_thresholds(weights: Path, names: Sequence[str]) -> dict[str, float]:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WeightsError(f"{path}: is no JSON ({error}); remove it, or copy it again from the run") from None
-    return check_stored(stored, names, str(path))
+    return check_stored(stored, list(stored), str(path))

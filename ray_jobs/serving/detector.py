@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ray_jobs.errors import WeightsError
 from ray_jobs.reading.finding import DEFAULT_IOU, Finding, Forward, Prepared, find_prepared, prepare
 from ray_jobs.reading.reader import Reader
-from ray_jobs.reading.thresholds import Override, class_thresholds, load_thresholds
+from ray_jobs.reading.thresholds import FILE, Override, check_stored, class_thresholds, load_thresholds
 from ray_jobs.tracking.addresses import resolve_uri
 from ray_jobs.tracking.fetch import SCHEME, current_version, fetch_onnx, parse_address
 
@@ -85,7 +85,8 @@ class DetectorFile:
             with lock:
                 return forward(pixels)
 
-        return Detector(names, image_size, class_thresholds(names, self.stored, self.override), one_at_a_time)
+        stored = check_stored(self.stored, names, f"{self.name}: the {FILE} beside it")
+        return Detector(names, image_size, class_thresholds(names, stored, self.override), one_at_a_time)
 
 
 def find_detector(model: str, override: Override = None, tracking_uri: str | None = None) -> DetectorFile:
@@ -104,13 +105,8 @@ def find_detector(model: str, override: Override = None, tracking_uri: str | Non
         raise WeightsError(f"{model}: expected a detector as .onnx, .pt or {SCHEME}NAME@ALIAS")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the path of a trained detector (best.onnx or best.pt)")
-    content, onnx = path.read_bytes(), path.suffix == ".onnx"
-    stored: dict[str, float] = {}
-    if not onnx:
-        from ray_jobs.detector.evaluation import model_facts
-
-        stored = load_thresholds(path, model_facts(path)[0])
-    return DetectorFile(str(path), content, onnx, stored, override)
+    onnx = path.suffix == ".onnx"
+    return DetectorFile(str(path), path.read_bytes(), onnx, {} if onnx else load_thresholds(path), override)
 
 
 def registry_uri(tracking_uri: str | None) -> str:

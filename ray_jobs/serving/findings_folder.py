@@ -118,7 +118,14 @@ def _read_before(path: Path, about: dict[str, Any]) -> set[str]:
     if len(whole) < len(text):  # the line that was being written when it was interrupted
         with lines.open("r+b") as file:
             file.truncate(len(whole))
-    return {json.loads(line)["file"] for line in whole.splitlines()}
+    return set(map(_file_of, whole.splitlines()))
+
+
+def _file_of(line: bytes) -> str:
+    try:
+        return str(json.loads(line)["file"])
+    except (ValueError, KeyError, TypeError):
+        return ""  # damaged by something else: its picture is read again
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:

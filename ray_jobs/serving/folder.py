@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.parallel import available_cores
 from ray_jobs.serving.chunk import CHUNK, ChunkReader, Reading
-from ray_jobs.serving.detector import DetectorFile
+from ray_jobs.serving.detector import Detector, DetectorFile
 from ray_jobs.serving.pictures import Picture
 
 if TYPE_CHECKING:
@@ -29,12 +29,19 @@ def choose(pictures: int, cluster: str | None) -> bool:
     return bool(cluster or os.environ.get("RAY_ADDRESS")) and pictures >= FEWEST_FOR_A_CLUSTER
 
 
-def read_here(pictures: Sequence[Picture], file: DetectorFile, draw: bool) -> Iterator[list[Reading]]:
+def load_here(file: DetectorFile, pictures: int) -> Detector:
+    """The detector, for reading so many pictures in threads of this process: one core for each network call where there
+    is enough to do for all, else all cores for one. PyTorch runs one call at a time, on all cores."""
+    cores = available_threads()
+    chunks = -(-pictures // CHUNK)
+    return file.load(threads=max(1, cores // chunks) if file.onnx and chunks else cores)
+
+
+def read_here(pictures: Sequence[Picture], detector: Detector, draw: bool) -> Iterator[list[Reading]]:
     """Read in threads: each takes a chunk from bytes to PNG, so that no core waits for another."""
     chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
-    cores = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
-    workers = max(1, min(cores, len(chunks)))
-    read = ChunkReader(file.load(threads=cores if not file.onnx else max(1, cores // workers)), draw)
+    workers = max(1, min(available_threads(), len(chunks)))
+    read = ChunkReader(detector, draw)
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[list[Reading]]] = deque()
     try:
@@ -46,6 +53,12 @@ def read_here(pictures: Sequence[Picture], file: DetectorFile, draw: bool) -> It
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def available_threads() -> int:
+    """Threads that may compute: ``OMP_NUM_THREADS``, as PyTorch and others read it, else one per core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else available_cores()
 
 
 def read_on_cluster(pictures: Sequence[Picture], file: DetectorFile, draw: bool) -> Iterator[list[Reading]]:

@@ -16,7 +16,7 @@ from ray_jobs.flows.ray_cluster import connect
 from ray_jobs.predict import main
 from ray_jobs.serving.chunk import Reading
 from ray_jobs.serving.detector import find_detector
-from ray_jobs.serving.folder import FEWEST_FOR_A_CLUSTER, choose, read_here, read_on_cluster
+from ray_jobs.serving.folder import FEWEST_FOR_A_CLUSTER, choose, load_here, read_here, read_on_cluster
 from ray_jobs.serving.pictures import find_pictures
 from ray_jobs.settings import load_config_with_defaults
 
@@ -69,7 +69,10 @@ def test_a_cluster_reads_what_threads_read(scans: Path) -> None:
     try:
         pictures = find_pictures([str(scans)])
         file = find_detector(str(small_detector() / MODEL))
-        there, here = as_read(read_on_cluster(pictures, file, True)), as_read(read_here(pictures, file, True))
+        there, here = (
+            as_read(read_on_cluster(pictures, file, True)),
+            as_read(read_here(pictures, load_here(file, 40), True)),
+        )
     finally:
         ray.shutdown()
     assert_same(here, there, atol=0.0005)
