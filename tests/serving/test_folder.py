@@ -54,9 +54,8 @@ def assert_same(one: dict[str, Reading], other: dict[str, Reading], atol: float)
 
 def test_pytorch_and_onnx_find_the_same(scans: Path) -> None:
     pictures = find_pictures([str(scans)])
-    found = [
-        as_read(read_here(pictures, find_detector(str(small_detector() / name)), False)) for name in (MODEL, "best.pt")
-    ]
+    files = [find_detector(str(small_detector() / name)) for name in (MODEL, "best.pt")]
+    found = [as_read(read_here(pictures, load_here(file, len(pictures)), False)) for file in files]
     assert sum(len(one.line["findings"]) for one in found[0].values() if one.line) > 30
     assert_same(*found, atol=0.002)
 
