@@ -9,6 +9,7 @@ JOBS = {
     "train": "train a detector",
     "check_data": "check a data set",
     "predict": "find and draw findings in X-rays",
+    "read_server": "a page and an address that find them",
     "sync_tracking": "send what a tracking server has missed",
 }
 

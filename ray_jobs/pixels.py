@@ -33,6 +33,9 @@ MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded: a small file may unpack to gigabytes. A plain X-ray has at most
 about 25 million pixels. Below the 89 million from which Pillow itself warns."""
 
+MAX_BYTES = 1 << 29
+"""Larger files are refused before they are read: uncompressed, ``MAX_PIXELS`` of 16 bits need a third of it."""
+
 WINDOW = (0.005, 0.995)
 """Quantiles of an image with more than 8 bits that become 0 and 255."""
 
@@ -56,6 +59,8 @@ def read_image(path: Path, *, strict: bool = False) -> NDArray[np.uint8]:
 def read_bytes(path: Path) -> bytes:
     """The bytes of an image file; ``ImageError`` where it cannot be read or is empty."""
     try:
+        if (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{path}: {size:,} bytes are more than the {MAX_BYTES:,} that are read; is it an image?")
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
@@ -164,13 +169,22 @@ def _to_gray(array: np.ndarray) -> np.ndarray:
 def _window(gray: np.ndarray) -> NDArray[np.uint8]:
     """Spread the values between the ``WINDOW`` quantiles over 0..255; a constant image becomes 0."""
     if gray.dtype == np.uint16:  # the usual case: a histogram and a table take a tenth of the time of sorting
-        counts = np.cumsum(np.bincount(gray.ravel(), minlength=65536))
+        counts = np.cumsum(_histogram(gray))
         low, high = np.searchsorted(counts, np.array(WINDOW) * gray.size)
         low, high = (low, high) if high > low else (gray.min(), gray.max())
         return _spread(np.arange(65536), float(low), float(high))[gray]
     low, high = np.quantile(gray, WINDOW, method="inverted_cdf")
     low, high = (low, high) if high > low else (gray.min(), gray.max())
     return _spread(gray, float(low), float(high))
+
+
+def _histogram(gray: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """How often each of the 65536 values occurs; by rows, since NumPy counts copies of eight bytes a pixel."""
+    counts = np.zeros(65536, np.int64)
+    rows = max(1, (1 << 20) // gray.shape[1])
+    for top in range(0, len(gray), rows):
+        counts += np.bincount(gray[top : top + rows].ravel(), minlength=65536)
+    return counts
 
 
 def _spread(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:

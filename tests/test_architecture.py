@@ -10,10 +10,10 @@ import pytest
 import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
-GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
+GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels", "dicom"}
 ROOMS = {"reading", "dataset", "detector", "tracking", "report"}
-FLOWS = {"flows"}
-JOBS = {"train", "check_data", "predict", "sync_tracking", "__main__"}
+FLOWS = {"flows", "serving"}
+JOBS = {"train", "check_data", "predict", "read_server", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
 ROOM_MAY_ENTER = {
     "reading": set(),

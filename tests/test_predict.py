@@ -39,17 +39,44 @@ def test_a_folder_is_read(pictures: Path, model: str, capsys: pytest.CaptureFixt
 def test_pictures_are_drawn_and_not_written_over(pictures: Path, tmp_path: Path) -> None:
     arguments = [str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(tmp_path / "drawn")]
     assert main(arguments) == 0
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["disc.png", "empty.png"]
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {"disc.png", "empty.png", "findings.jsonl", "detector.json"}
     assert max(cv2.imread(str(tmp_path / "drawn" / "disc.png")).shape) == 640
+    (tmp_path / "drawn" / "detector.json").unlink()
     with pytest.raises(BadInput, match="is there already") as error:
         main(arguments)
-    assert len(error.value.problems) == 2
+    assert len(error.value.problems) == 3
+    with pytest.raises(BadInput, match="another detector"):
+        main([*arguments[:-1], str(_folder_of_another_detector(tmp_path / "other"))])
 
 
-def test_images_of_one_name_get_drawings_of_two(pictures: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(pictures / "disc.jpg"), np.zeros((50, 50), np.uint8))
-    assert main([str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(tmp_path / "out")]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"disc.jpg.png", "disc.png.png", "empty.png"}
+def _folder_of_another_detector(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "detector.json").write_text(json.dumps({"model": "old.onnx", "sha256": "0", "thresholds": {}}))
+    return folder
+
+
+def test_an_interrupted_reading_goes_on(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = [str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(out)]
+    (pictures / "broken.png").write_text("not a picture")
+    assert main(arguments) == 1
+    whole = (out / "findings.jsonl").read_bytes()
+    assert len(whole.splitlines()) == 2
+    # Killed while it wrote its second line; meanwhile the bad file was mended.
+    (out / "findings.jsonl").write_bytes(whole[:-20])
+    cv2.imwrite(str(pictures / "broken.png"), np.zeros((50, 50), np.uint8))
+    capsys.readouterr()
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "1 of 3 were read before" in printed.err
+    assert [Path(json.loads(line)["file"]).name for line in printed.out.splitlines()] == ["broken.png", "empty.png"]
+    lines = [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
+    assert sorted(Path(line["file"]).name for line in lines) == ["broken.png", "disc.png", "empty.png"]
+    assert all((out / line["drawing"]).is_file() for line in lines)
+    before = (out / "disc.png").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (out / "disc.png").stat().st_mtime_ns == before
 
 
 def test_a_bad_file_is_reported_and_skipped(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +94,10 @@ def test_the_threshold_is_honoured(pictures: Path, capsys: pytest.CaptureFixture
     assert read_lines(capsys)[0]["summary"] == "No findings"
 
 
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "high", "nan"])
-def test_a_threshold_that_is_no_score_is_refused(pictures: Path, value: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([str(pictures), "--model", "best.onnx", f"--threshold={value}"])
-    assert stop.value.code == 2
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "high", "nan", "Blob=0.3"])
+def test_a_threshold_that_does_not_fit_is_refused(pictures: Path, value: str) -> None:
+    with pytest.raises(BadInput, match="threshold"):
+        main([str(pictures), "--model", str(small_detector() / "best.onnx"), f"--threshold={value}"])
 
 
 def test_missing_and_foreign_files_are_named(pictures: Path, tmp_path: Path) -> None:
@@ -79,7 +105,7 @@ def test_missing_and_foreign_files_are_named(pictures: Path, tmp_path: Path) -> 
         main([str(tmp_path / "nowhere"), "--model", "best.onnx"])
     with pytest.raises(WeightsError, match=r"gone\.pt: no such"):
         main([str(pictures), "--model", str(tmp_path / "gone.pt")])
-    with pytest.raises(WeightsError, match=r"as \.onnx or \.pt"):
+    with pytest.raises(WeightsError, match=r"as \.onnx, \.pt or models:/NAME@ALIAS"):
         main([str(pictures), "--model", str(pictures / "disc.png")])
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match="holds no images"):

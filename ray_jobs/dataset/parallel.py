@@ -30,7 +30,7 @@ def map_in_threads(
     try:
         done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
         results: list[Result] = []
-        for part in _shown(done, len(items), title) if title else done:
+        for part in shown(done, len(items), title) if title else done:
             results += part
         return results
     finally:
@@ -42,7 +42,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _shown(parts: Iterable[list[Result]], total: int, title: str) -> Iterator[list[Result]]:
+def shown(parts: Iterable[list[Result]], total: int, title: str) -> Iterator[list[Result]]:
+    """The same parts, one by one, while stderr says how many of ``total`` results they have brought."""
     return _with_bar(parts, total, title) if sys.stderr.isatty() else _with_lines(parts, total, title)
 
 

@@ -151,11 +151,13 @@ def truth_of(sample: Sample) -> Detections:
 @dataclass(frozen=True)
 class Curves:
     """What the plots are drawn from: precision at 1000 recalls (0..1) for each class that has boxes, its name and
-    AP50; and the confusion matrix, found (rows) against true (columns) boxes, the last of each being background."""
+    AP50; and the confusion matrix, found (rows) against true (columns) boxes, the last of each being background.
+    ``f1``: F1 (0..1, IoU 0.5) of each class that has boxes, at 1000 scores spread evenly over 0..1."""
 
     recall: Floats
     precision: dict[str, Floats]
     confusion: Floats
+    f1: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def evaluate(detections: Sequence[Detections], samples: Sequence[Sample], names:
     best = [float(found.scores.max(initial=0.0)) for found in detections]
     auc, missing = image_auc(best, [len(true) > 0 for true in truths])
     precision = {names[label]: box.prec_values[at] for label, at in row.items()}
+    f1 = {names[label]: box.f1_curve[at] for label, at in row.items()}
     return Evaluation(
         images=len(samples),
         boxes=sum(len(true) for true in truths),
@@ -220,7 +223,7 @@ def evaluate(detections: Sequence[Detections], samples: Sequence[Sample], names:
         froc=froc(detections, truths, names),
         image_auc=auc,
         image_auc_missing=missing,
-        curves=Curves(box.px, precision, confusion),
+        curves=Curves(box.px, precision, confusion, f1),
         statistics=MatchStatistics.gather(detections, truths, hits, names),
     )
 

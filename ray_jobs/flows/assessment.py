@@ -1,6 +1,7 @@
 """What a trained detector is worth: the best checkpoint on the test split, its pictures, and its ONNX twin.
 
-In: the run's best.pt and the checked data set. Out: test metrics, plots, sample findings, best.onnx that agrees.
+In: the run's best.pt and the checked data set. Out: test metrics, plots, sample findings, best.onnx that agrees, and
+the thresholds chosen on the validation split, inside best.onnx and beside best.pt (``thresholds.json``).
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.flows.run_folder import RunFolder
+from ray_jobs.reading.thresholds import save_thresholds
 from ray_jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     from ray_jobs.detector.export import export_onnx
     from ray_jobs.detector.parity import check_parity
     from ray_jobs.detector.plots import draw_plots
+    from ray_jobs.detector.thresholds import choose_thresholds
 
     names, size = index.names, settings.img_size
     split = "test" if index.splits.get("test") else "val"
@@ -66,14 +69,23 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     metrics = intervals(evaluation.statistics, patients).added_to(evaluation.as_dict())
     result = Assessment(split, metrics, evaluation=evaluation, detections=detections)
     result.pictures += draw_plots(evaluation, run.plots, split)
-    result.pictures += _draw_samples(trained, settings, index, names, run)
+    if split != "val":
+        val = index.splits["val"]
+        evaluation_on_val = evaluate(detect(trained, val, size, BATCH), val, names)
+    else:
+        evaluation_on_val = evaluation
+    result.thresholds = choose_thresholds(evaluation_on_val)
+    save_thresholds(result.thresholds, run.weights / "thresholds.json")
+    result.pictures += _draw_samples(trained, settings, index, result.thresholds, run)
     result.seconds["evaluate"] = time.perf_counter() - started
 
     started = time.perf_counter()
     if settings.export.onnx:
         say("exporting ONNX and comparing it with best.pt on the same images")
         exported = run.weights / "best.onnx"
-        export_onnx(best, exported, names=names, image_size=size, opset=settings.export.opset)
+        export_onnx(
+            best, exported, names=names, image_size=size, thresholds=result.thresholds, opset=settings.export.opset
+        )
         parity = check_parity(trained, onnx_forward(exported), samples, names, size, pt_evaluation=evaluation)
         result.onnx, result.parity = exported, parity.as_dict()
     result.seconds["export"] = time.perf_counter() - started
@@ -81,13 +93,17 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
 
 
 def _draw_samples(
-    forward: Any, settings: Settings, index: DatasetIndex, names: tuple[str, ...], run: RunFolder
+    forward: Any, settings: Settings, index: DatasetIndex, thresholds: dict[str, float], run: RunFolder
 ) -> list[Path]:
     from ray_jobs.detector.samples import save_samples
     from ray_jobs.reading.finding import find
+    from ray_jobs.reading.thresholds import class_thresholds
+
+    names = index.names
+    limits = class_thresholds(names, thresholds)
 
     def read(images: Any) -> Any:
-        return find(forward, images, names, settings.img_size)
+        return find(forward, images, names, settings.img_size, limits)
 
     return save_samples(read, index.splits["val"], names, run.samples, settings.samples)
 

@@ -40,6 +40,7 @@ def make_summary(
         "checkpoints_dropped": int(max(epoch.metrics.get("checkpoints_dropped", 0) for epoch in epochs)),
         "val": {key: best.metrics.get(f"val/{key}") for key in ("map50", "map50_95", "precision", "recall")},
         assessment.split: assessment.metrics,
+        "thresholds": assessment.thresholds,
         "onnx": assessment.parity or None,
         "images_per_second": speed[len(speed) // 2],
         "timings": rounded(timings),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ray_jobs.pixels import to_gray8
 from ray_jobs.reading.decode import Detections, Threshold, decode
-from ray_jobs.reading.preprocess import letterbox
+from ray_jobs.reading.preprocess import Placement, fit_square, network_input
 
 DEFAULT_THRESHOLD = 0.25
 DEFAULT_IOU = 0.7  # overlap above which the lesser of two boxes of one class goes; Ultralytics' default
@@ -34,6 +34,14 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON, rounded for people: ``{"label": ..., "score": ..., "box": [x1, y1, x2, y2]}``."""
         return {"label": self.label, "score": round(self.score, 4), "box": [round(edge, 1) for edge in self.box]}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture on its way into the network: its square (uint8, ``(S, S)``), and where in it the original lies."""
+
+    square: npt.NDArray[np.uint8]
+    placement: Placement
 
 
 def to_findings(found: Detections, names: Sequence[str]) -> list[Finding]:
@@ -58,9 +66,32 @@ def find(
     """
     findings: list[list[Finding]] = []
     for start in range(0, len(images), BATCH):
-        placed = [letterbox(to_gray8(image), image_size) for image in images[start : start + BATCH]]
-        output = forward(np.stack([pixels for pixels, _ in placed]))
-        for found, (_, placement) in zip(decode(output, threshold, iou), placed, strict=True):
-            original = Detections(placement.to_original(found.boxes), found.scores, found.classes)
-            findings.append(to_findings(original, names))
+        prepared = [prepare(to_gray8(image), image_size) for image in images[start : start + BATCH]]
+        findings += find_prepared(forward, prepared, names, threshold, iou)
     return findings
+
+
+def prepare(gray: npt.NDArray[np.uint8], image_size: int) -> Prepared:
+    """A gray picture ``(H, W)``, made ready for a network that works at ``image_size`` pixels."""
+    return Prepared(*fit_square(gray, image_size))
+
+
+def find_prepared(
+    forward: Forward, pictures: Sequence[Prepared], names: Sequence[str], threshold: Threshold, iou: float
+) -> list[list[Finding]]:
+    """``find``, in one call of the network, for pictures that were prepared before."""
+    if not pictures:
+        return []
+    output = forward(network_input([picture.square for picture in pictures]))
+    return [
+        findings_in(raw, picture.placement, names, threshold, iou)
+        for raw, picture in zip(output, pictures, strict=True)
+    ]
+
+
+def findings_in(
+    output: npt.NDArray[np.float32], placement: Placement, names: Sequence[str], threshold: Threshold, iou: float
+) -> list[Finding]:
+    """The findings in the network's output for one picture, ``(4 + classes, anchors)``."""
+    (found,) = decode(output[None], threshold, iou)
+    return to_findings(Detections(placement.to_original(found.boxes), found.scores, found.classes), names)

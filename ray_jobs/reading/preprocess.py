@@ -4,6 +4,7 @@ In: a gray picture of any size. Out: a square float picture, and where in it the
 carried back to pixels of the original.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -49,6 +50,12 @@ def letterbox(gray: npt.NDArray[np.uint8], size: int) -> tuple[npt.NDArray[np.fl
     Returns a float32 array ``(3, size, size)`` in 0..1, the gray repeated over three channels, and the placement.
     Resampling, rounding and padding are those of Ultralytics' ``LetterBox`` (``ultralytics/data/augment.py``).
     """
+    square, placement = fit_square(gray, size)
+    return network_input([square])[0], placement
+
+
+def fit_square(gray: npt.NDArray[np.uint8], size: int) -> tuple[npt.NDArray[np.uint8], Placement]:
+    """The first half of ``letterbox``: uint8 ``(size, size)``, small, and the placement."""
     if gray.ndim != 2 or gray.dtype != np.uint8 or 0 in gray.shape:
         raise ValueError(f"expected a gray uint8 picture (H, W), got {gray.dtype} of shape {gray.shape}")
     height, width = gray.shape
@@ -63,6 +70,12 @@ def letterbox(gray: npt.NDArray[np.uint8], size: int) -> tuple[npt.NDArray[np.fl
     left, top = round((size - new_width) / 2 - 0.1), round((size - new_height) / 2 - 0.1)
     square = np.full((size, size), PADDING, dtype=np.uint8)
     square[top : top + new_height, left : left + new_width] = resized
-    pixels = np.empty((3, size, size), dtype=np.float32)
-    pixels[:] = square.astype(np.float32) / np.float32(255)
-    return pixels, Placement(height, width, new_width / width, new_height / height, left, top)
+    return square, Placement(height, width, new_width / width, new_height / height, left, top)
+
+
+def network_input(squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """The second half of ``letterbox``, for a batch: float32 ``(B, 3, size, size)`` in 0..1."""
+    pixels = np.empty((len(squares), 3, *squares[0].shape), dtype=np.float32)
+    for picture, square in zip(pixels, squares, strict=True):
+        picture[:] = square.astype(np.float32) / np.float32(255)
+    return pixels

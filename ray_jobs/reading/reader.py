@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from ray_jobs.errors import WeightsError
-from ray_jobs.reading.finding import BATCH, DEFAULT_IOU, DEFAULT_THRESHOLD, Finding, find
+from ray_jobs.reading.finding import BATCH, DEFAULT_IOU, Finding, find
+from ray_jobs.reading.thresholds import Override, check_stored, class_thresholds
 
 
 class Reader:
@@ -29,24 +30,27 @@ class Reader:
     def __init__(
         self,
         onnx_path: str | Path,
-        threshold: float | None = None,
+        threshold: Override = None,
         iou: float = DEFAULT_IOU,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        content: bytes | None = None,
     ) -> None:
         """Open an exported detector.
 
-        ``threshold`` is the score in 0..1 above which a finding counts, for every class; None takes the thresholds
-        that the file carries, and 0.25 for classes without one. ``iou`` is the overlap above which the lesser of two
-        boxes of one class goes. ``providers`` are onnxruntime's, CUDA and then the CPU by default; ``threads`` bounds
-        the CPU threads of one network call. Raises WeightsError for a file that is missing, broken or no detector.
+        ``threshold`` is the score in 0..1 above which a finding counts, for every class or by class name; else the
+        thresholds that the file carries hold, and 0.25 for classes without one. ``iou`` is the overlap above which the
+        lesser of two boxes of one class goes. ``providers`` are onnxruntime's, CUDA and then the CPU by default;
+        ``threads`` bounds the CPU threads of one network call. ``content`` is the file where it is in memory already,
+        and the path then only its name. Raises WeightsError for a file that is missing, broken
+        or no detector, BadInput for a threshold that does not fit.
         """
         self.path = Path(onnx_path)
-        self._session = _open_session(self.path, providers, threads)
+        self._session = _open_session(self.path, providers, threads, content)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.names = _read_names(self.path, metadata)
         self.image_size = _read_image_size(self.path, metadata)
-        self.thresholds = _read_thresholds(self.path, metadata, self.names, threshold)
+        self.thresholds = class_thresholds(self.names, _read_thresholds(self.path, metadata, self.names), threshold)
         self.iou = iou
         self._input = self._session.get_inputs()[0].name
         self._batch = _check_shapes(self.path, self._session, len(self.names))
@@ -68,8 +72,10 @@ class Reader:
         return find(self.forward, images, self.names, self.image_size, self.thresholds, self.iou)
 
 
-def _open_session(path: Path, providers: Sequence[str] | None, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
+def _open_session(
+    path: Path, providers: Sequence[str] | None, threads: int | None, content: bytes | None
+) -> onnxruntime.InferenceSession:
+    if content is None and not path.is_file():
         raise WeightsError(f"{path}: no such file; give the path of an exported detector (best.onnx)")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: the others are about its own optimisations
@@ -81,7 +87,7 @@ def _open_session(path: Path, providers: Sequence[str] | None, threads: int | No
     # TF32, CUDA's default, rounds scores by about a thousandth; findings should not depend on the hardware.
     chosen = [(name, {"use_tf32": "0"} if name == "CUDAExecutionProvider" else {}) for name in providers]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        return onnxruntime.InferenceSession(content or str(path), options, providers=chosen)
     except Exception as error:  # onnxruntime's errors have no common ancestor but Exception
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path}: not an ONNX file that can be opened ({reason}); export the model again") from error
@@ -121,18 +127,9 @@ def _read_image_size(path: Path, metadata: dict[str, str]) -> int:
     return side
 
 
-def _read_thresholds(
-    path: Path, metadata: dict[str, str], names: tuple[str, ...], threshold: float | None
-) -> npt.NDArray[np.float32]:
-    if threshold is not None:
-        return np.full(len(names), threshold, dtype=np.float32)
+def _read_thresholds(path: Path, metadata: dict[str, str], names: tuple[str, ...]) -> dict[str, float]:
     stored = _parse(path, metadata, "thresholds") if "thresholds" in metadata else {}
-    valid = isinstance(stored, dict) and all(
-        name in names and isinstance(value, int | float) and 0 <= value <= 1 for name, value in stored.items()
-    )
-    if not valid:
-        raise WeightsError(f"{path}: metadata 'thresholds' must give scores in 0..1 by class name, got {stored!r:.80}")
-    return np.array([stored.get(name, DEFAULT_THRESHOLD) for name in names], dtype=np.float32)
+    return check_stored(stored, names, f"{path}: metadata 'thresholds'")
 
 
 def _check_shapes(path: Path, session: onnxruntime.InferenceSession, classes: int) -> int:

@@ -35,6 +35,8 @@ def save_model_package(path: Path, onnx: Path, run_id: str | None = None, model_
     detector = path / "data" / onnx.name
     detector.parent.mkdir()
     shutil.copyfile(onnx, detector)
+    if (thresholds := onnx.with_name("thresholds.json")).is_file():  # inside the ONNX file as well; here for people
+        shutil.copyfile(thresholds, detector.with_name(thresholds.name))
     _write_environment(path)
 
     box = Property("box", Array(DataType.double))

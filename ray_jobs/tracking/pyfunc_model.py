@@ -60,8 +60,9 @@ def _as_pixels(image: np.ndarray) -> np.ndarray:
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> XrayDetector:
     """What MLflow calls with the path of the ONNX file.
 
-    ``load_model(uri, model_config={"threshold": 0.1})`` replaces the thresholds that the file carries by one, and
-    ``iou`` the overlap in 0..1 above which the lesser of two boxes of one class goes.
+    ``load_model(uri, model_config={"threshold": 0.1})`` replaces the thresholds that the file carries by one, a
+    mapping such as ``{"Mass": 0.1}`` some of them, and ``iou`` the overlap in 0..1 above which the lesser of two
+    boxes of one class goes.
     """
     settings = {key: value for key, value in (model_config or {}).items() if value is not None}
     return XrayDetector(Reader(data_path, **settings))

@@ -1,0 +1,80 @@
+"""What can be wrong at the start is told in one line, before anything runs."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from small_detector import small_detector
+
+from ray_jobs.errors import BadInput
+from ray_jobs.read_server import main
+from ray_jobs.tracking.client import connect
+
+
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_READ_TOKEN", "a token that nobody guesses")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    connect(uri).create_registered_model("known")
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(BadInput) as error:
+        main(arguments)
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+@pytest.mark.parametrize("token", ["", "short"])
+def test_no_token(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("XRAY_READ_TOKEN", token)
+    assert "XRAY_READ_TOKEN: must be set" in refusal("--model", "best.onnx")
+
+
+@pytest.mark.usefixtures("registry")
+def test_no_such_model_or_alias() -> None:
+    assert "it has known" in refusal("--model", "models:/unknown@champion", "--port", "0")
+    assert "its aliases: none" in refusal("--model", "models:/known@champion", "--port", "0")
+    assert "its aliases: none" in refusal("--model", "models:/known/7", "--port", "0")
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    "model",
+    [
+        "models:/../../etc/passwd",
+        "models:/a/b@champion",
+        "models:/known@champion/../1",
+        "models:/known@../x",
+        "models:/known",
+        "models:/known@a b",
+        "models:/%2e%2e@champion",
+        "models:/known'or'1@champion",
+        "models:/\n@champion",
+    ],
+)
+def test_path_tricks_in_names(model: str) -> None:
+    assert "must be models:/NAME@ALIAS" in refusal("--model", model, "--port", "0")
+
+
+def test_no_registry_at_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'gone.db'}")
+    assert "no such database" in refusal("--model", "models:/known@champion", "--port", "0")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    assert "check MLFLOW_TRACKING_URI" in refusal("--model", "models:/known@champion", "--port", "0")
+
+
+def test_a_taken_port_and_a_threshold_that_does_not_fit() -> None:
+    model = str(small_detector() / "best.onnx")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert "cannot be listened on" in refusal("--model", model, "--port", str(port))
+    assert "no class 'Blob'" in refusal("--model", model, "--port", "0", "--threshold", "Blob=0.2")
