@@ -19,16 +19,21 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def map_in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None, title: str | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int | None = None,
+    title: str | None = None,
+    chunk: int = _CHUNK,
 ) -> list[Result]:
     """``[function(item) for item in items]`` in ``threads`` threads, by default one per core.
 
-    With a ``title`` the progress is shown on stderr. An exception of ``function``, or Ctrl-C, ends the rest.
+    ``chunk`` items are handed to a thread at once: few where each takes long. With a ``title`` the progress is shown
+    on stderr. An exception of ``function``, or Ctrl-C, ends the rest.
     """
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     pool = ThreadPoolExecutor(threads or available_cores())
     try:
-        done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        done = pool.map(lambda part: [function(item) for item in part], chunks)
         results: list[Result] = []
         for part in _shown(done, len(items), title) if title else done:
             results += part
