@@ -171,7 +171,7 @@ def test_an_object_store_that_does_not_answer(run, data: Path, monkeypatch: pyte
     [
         ("s3://none/set/data.yaml", "s3://none/set: the bucket 'none' does not exist at http://"),
         ("s3://xrays/none/data.yaml", "s3://xrays/none: holds no object; correct the bucket or the prefix"),
-        ("s3://xrays/set/data.yaml", "s3://xrays/set: holds no data.yaml; there are images, labels"),
+        ("s3://xrays/set/data.yaml", "s3://xrays/set: holds no data.yaml; there are broken.yaml, images, labels"),
         ("s3://xrays/set/broken.yaml", "s3://xrays/set/broken.yaml:1: not valid YAML"),
         ("s3://xrays/odd", "names that cannot be files of a folder: '../../etc/passwd'"),
     ],
