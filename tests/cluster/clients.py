@@ -35,11 +35,11 @@ class Outside:
         """An answer of the Ray dashboard, asked with the token."""
         return _json(*_ask(self.url(8265) + path, None, f"Bearer {self.token}"))
 
-    def mlflow(self, call: str, body: object = None) -> dict:
+    def mlflow(self, call: str, body: object = None, method: str | None = None) -> dict:
         """An answer of MLflow's REST API, asked as its user."""
         credentials = f"xray:{self.environment.secrets['MLFLOW_PASSWORD']}".encode()
         url = f"{self.url(5000)}/api/2.0/mlflow{call}"
-        return _json(*_ask(url, body, "Basic " + base64.b64encode(credentials).decode()))
+        return _json(*_ask(url, body, "Basic " + base64.b64encode(credentials).decode(), method))
 
     def finished_runs(self) -> list[dict]:
         """MLflow's finished runs, in every experiment."""
@@ -105,9 +105,9 @@ def answers(address: str, port: int) -> bool:
     return True
 
 
-def _ask(url: str, body: object, authorization: str | None) -> tuple[int, bytes]:
+def _ask(url: str, body: object, authorization: str | None, method: str | None = None) -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     if authorization:
         request.add_header("Authorization", authorization)
     try:

@@ -126,6 +126,11 @@ class Environment:
         override.write_text(yaml.safe_dump(real_parts(job_services)))
         self._overrides = (PROJECT / "cluster" / "cpu.override.yaml", override)
 
+    def change(self, **values: str) -> None:
+        """What a person does who writes other secrets into .env."""
+        self.secrets |= values
+        self.variables |= values
+
     def compose(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a compose command on this environment."""
         return compose(self.file, *arguments, environment=self.variables, overrides=self._overrides, timeout=timeout)
