@@ -56,12 +56,12 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     weights = resolve_weights(settings)
     if not run.exists:
         say(f"starting weights: {weights or 'none, from scratch'}")
+    storage = probe_storage(settings, run)
     started = time.perf_counter()
     description = describe_data(find_data(settings), settings.storage.data_cache, say)
     report = check_data(settings, description)
     check_s = time.perf_counter() - started
     run.check_free(settings, report.fingerprint)
-    storage = probe_storage(settings, run)
     if settings.tracking.uri not in TRACKING_OFF:
         resolve_uri(settings.tracking.uri, run.path.parent)
     prepare_environment(settings.cluster)

@@ -20,6 +20,7 @@ SHORT_TRAINING = {
     "batch_size": 16,
     "device": "cpu",
     "workers": 0,
+    "keep": 0,
     "output_dir": "/app/runs",
     "weights_dir": "/app/weights",
     "cluster": {"num_workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0},

@@ -85,7 +85,7 @@ def build_image() -> str:
 
 def real_parts(job_services: Iterable[str]) -> dict[str, object]:
     """The override that puts real parts under the names of the images that are not at hand."""
-    packages, interpreter = Path(sys.prefix), Path(sys.base_prefix)
+    packages, interpreter = Path(sys.prefix).resolve(), Path(sys.base_prefix)
     mounted = [packages] if interpreter == Path("/usr") else [packages, interpreter]
     python = {
         "volumes": [f"{folder}:{folder}:ro" for folder in mounted],

@@ -70,9 +70,12 @@ def test_the_restricted_user_cannot_leave_its_bucket(outside: Outside) -> None:
         client.create_bucket(Bucket="elsewhere")
 
 
-def test_preparing_the_bucket_again_changes_nothing(training: Environment) -> None:
+def test_preparing_the_bucket_again_changes_nothing(training: Environment, outside: Outside) -> None:
     again = training.compose("run", "--rm", "--no-deps", "buckets", timeout=60)
     assert (again.returncode, "is ready" in again.stdout) == (0, True), again.stdout
+    root = outside.client(training.secrets["OBJECT_STORE_ROOT_USER"], training.secrets["OBJECT_STORE_ROOT_PASSWORD"])
+    [rule] = root.get_bucket_lifecycle_configuration(Bucket="xray-ray")["Rules"]
+    assert (rule["Status"], rule["AbortIncompleteMultipartUpload"]) == ("Enabled", {"DaysAfterInitiation": 1})
 
 
 @pytest.mark.usefixtures("trained")
@@ -83,9 +86,11 @@ def test_one_model_is_trained_over_two_containers(outside: Outside) -> None:
 
 
 def test_checkpoints_are_in_the_object_store(trained: SimpleNamespace) -> None:
-    sizes = [size for key, size in trained.objects.items() if key.startswith("checkpoints/") and key.endswith(".pt")]
-    assert sizes
-    assert min(sizes) > 1_000_000
+    sizes = {key: size for key, size in trained.objects.items() if key.startswith("checkpoints/")}
+    epochs = {key.split("/")[3] for key in sizes if "/epoch_" in key}
+    assert epochs == {"epoch_00002"}, "keep: 0 leaves the last one, and nothing of the first"
+    assert min(size for key, size in sizes.items() if key.endswith(".pt")) > 1_000_000
+    assert not [key for key in trained.objects if ".probe-" in key]
 
 
 def test_the_run_and_its_artifacts_are_in_mlflow(trained: SimpleNamespace, outside: Outside) -> None:
@@ -120,6 +125,19 @@ def test_nobody_without_a_key_is_served(outside: Outside) -> None:
     assert outside.status(5000, "/api/2.0/mlflow/experiments/search?max_results=1") == 401
     assert outside.status(5000, "/") == 401
     assert outside.status(9000, "/xray-ray") == 403
+
+
+@pytest.mark.usefixtures("training")
+def test_mlflow_answers_to_its_own_names_alone(outside: Outside) -> None:
+    """A page elsewhere must not reach it through a visitor's browser by giving its address another name."""
+    assert outside.status(5000, "/health", host="localhost:25000") == 200
+    assert outside.status(5000, "/api/2.0/mlflow/experiments/search", host="elsewhere.example") == 403
+
+
+def test_ray_draws_its_dashboards_for_grafana(training: Environment) -> None:
+    [head] = [str(each["Name"]) for each in training.containers() if each["Service"] == "ray-head"]
+    drawn = docker("exec", head, "ls", "/ray-dashboards").split()
+    assert {"default_grafana_dashboard.json", "train_grafana_dashboard.json"} <= set(drawn)
 
 
 def test_nothing_answers_at_another_address(training: Environment) -> None:
