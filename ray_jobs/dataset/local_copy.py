@@ -179,19 +179,20 @@ class _Copy:
         parts.mkdir(mode=0o700, exist_ok=True)
         needed = sum(file.size for file in missing) - sum(part.stat().st_size for part in parts.iterdir())
         _make_room(self.origin, needed)
+        give_up = threading.Event()
         size = f"{sum(file.size for file in missing) / 1e6:,.0f} MB"
         say(f"copying {len(missing):,} of {total:,} files ({size}) from {self.origin.url} to {files}")
 
         def fetch(file: RemoteFile) -> None:
             part = parts / hashlib.sha256(f"{file.name}\n{file.etag}".encode()).hexdigest()
-            digest = bucket.fetch(file, part)
+            digest = bucket.fetch(file, part, give_up)
             part.chmod(0o400)
             target = files / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
             self._note(_Arrived(file.name, file.size, file.etag, digest, target.stat().st_mtime_ns))
 
-        map_in_threads(fetch, missing, CONNECTIONS, f"copying {self.origin.url}", chunk=1)
+        map_in_threads(fetch, missing, CONNECTIONS, f"copying {self.origin.url}", 1, give_up)
         shutil.rmtree(parts)
 
     def _take_over(self) -> None:

@@ -6,6 +6,7 @@ A terminal gets a progress bar; a log file gets a line every few seconds.
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,12 @@ def map_in_threads(
     threads: int | None = None,
     title: str | None = None,
     chunk: int = _CHUNK,
+    give_up: threading.Event | None = None,
 ) -> list[Result]:
     """``[function(item) for item in items]`` in ``threads`` threads, by default one per core.
 
     ``chunk`` items are handed to a thread at once: few where each takes long. With a ``title`` the progress is shown
-    on stderr. An exception of ``function``, or Ctrl-C, ends the rest.
+    on stderr. An exception of ``function``, or Ctrl-C, ends the rest, and sets ``give_up`` for those that wait.
     """
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     pool = ThreadPoolExecutor(threads or available_cores())
@@ -38,6 +40,10 @@ def map_in_threads(
         for part in _shown(done, len(items), title) if title else done:
             results += part
         return results
+    except BaseException:
+        if give_up:
+            give_up.set()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

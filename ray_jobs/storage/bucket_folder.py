@@ -7,6 +7,7 @@ the store says of it. Nothing is ever written to the bucket.
 import base64
 import hashlib
 import shutil
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ray_jobs.storage.files import sha256_of
 from ray_jobs.storage.s3 import _s3_client, endpoint_url
 
 CONNECTIONS = 10  # what botocore keeps open by itself
-PATIENCE_S = 60.0  # how long a file waits for a store from which no byte comes
+PATIENCE_S = 300.0  # how long a file waits for a store from which no byte comes
 _BLOCK = 1 << 20
 _LONGEST_PART = 255  # bytes in the name of a file or folder
 
@@ -73,14 +74,15 @@ class BucketFolder:
             raise DataError(f"data: {self.url}: names that cannot be files of a folder: {shown}; rename the objects")
         return tuple(sorted(found, key=lambda file: file.name))
 
-    def fetch(self, file: RemoteFile, target: Path) -> str:
+    def fetch(self, file: RemoteFile, target: Path, give_up: threading.Event | None = None) -> str:
         """Fetch an object into ``target``, going on where an earlier try ended; returns its SHA-256.
 
-        A cut connection is taken up again for ``PATIENCE_S`` after the last byte. The content is compared with, in
-        this order: the ``sha256`` that whoever stored it left in the metadata; the SHA-256 checksum of the store; the
-        ETag, where it is the MD5 of an object put in one piece; the ETag of an object put in parts, where the store
-        tells their sizes. Any other checksum that the store has (CRC-32) is compared by boto3 on the way. An object
-        that has none of these (encrypted with a key of its own, for example) is compared by size alone.
+        A cut connection is taken up again for ``PATIENCE_S`` after the last byte, or until ``give_up`` is set. The
+        content is compared with, in this order: the ``sha256`` that whoever stored it left in the metadata; the SHA-256
+        checksum of the store; the ETag, where it is the MD5 of an object put in one piece; the ETag of an object put in
+        parts, where the store tells their sizes. Any other checksum that the store has (CRC-32) is compared by boto3 on
+        the way. An object that has none of these (encrypted with a key of its own, for example) is compared by size
+        alone.
         Raises ``PlatformError`` for what changed, went away, or arrives damaged twice.
         """
         from botocore.exceptions import FlexibleChecksumError
@@ -88,7 +90,7 @@ class BucketFolder:
         wrong: str | None = None
         for _ in range(2):
             try:
-                answer = self._receive(file, target)
+                answer = self._receive(file, target, give_up or threading.Event())
                 digest = sha256_of(target)
                 wrong = self._difference(file, target, digest, answer)
             except FlexibleChecksumError:
@@ -98,7 +100,7 @@ class BucketFolder:
             target.unlink()
         raise PlatformError(f"{self.url}/{file.name}: arrives damaged: {wrong}; put the object there again")
 
-    def _receive(self, file: RemoteFile, target: Path) -> dict[str, Any]:
+    def _receive(self, file: RemoteFile, target: Path, give_up: threading.Event) -> dict[str, Any]:
         """Get the object, or what ``target`` lacks of it, however often the connection is cut."""
         from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
@@ -121,9 +123,8 @@ class BucketFolder:
                 failure = error
             except OSError as error:
                 raise PlatformError(f"{target}: cannot be written: {error.strerror or error}") from None
-            if time.monotonic() - moved > PATIENCE_S:
+            if give_up.wait(pause) or time.monotonic() - moved > PATIENCE_S:
                 raise PlatformError(f"{self.url}/{file.name}: {self._explain(failure)}")
-            time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
     def _get(self, file: RemoteFile, target: Path, have: int) -> dict[str, Any]:

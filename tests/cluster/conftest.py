@@ -15,12 +15,11 @@ from tests.cluster.engine import Environment
 SHORT_TRAINING = {
     "model_name": "yolo12n",
     "pretrained": False,
-    "epochs": 2,
+    "epochs": 3,
     "img_size": 64,
     "batch_size": 16,
     "device": "cpu",
     "workers": 0,
-    "keep": 0,
     "output_dir": "/app/runs",
     "weights_dir": "/app/weights",
     "cluster": {"num_workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0},

@@ -145,7 +145,9 @@ class Environment:
     def down(self, *, volumes: bool) -> None:
         """Stop and remove everything, with its data if asked; the logs are kept in the folder first."""
         self.keep_logs()
-        done = self.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout=180)
+        done = self.compose(
+            "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout=180
+        )
         assert done.returncode == 0, done.stdout[-3000:]
 
     def containers(self) -> list[dict[str, object]]:

@@ -88,7 +88,8 @@ def test_one_model_is_trained_over_two_containers(outside: Outside) -> None:
 def test_checkpoints_are_in_the_object_store(trained: SimpleNamespace) -> None:
     sizes = {key: size for key, size in trained.objects.items() if key.startswith("checkpoints/")}
     epochs = {key.split("/")[3] for key in sizes if "/epoch_" in key}
-    assert epochs == {"epoch_00002"}, "keep: 0 leaves the last one, and nothing of the first"
+    assert "epoch_00003" in epochs
+    assert "epoch_00001" not in epochs, "keep: 1 leaves the last and one more, and nothing of the others"
     assert min(size for key, size in sizes.items() if key.endswith(".pt")) > 1_000_000
     assert not [key for key in trained.objects if ".probe-" in key]
 
