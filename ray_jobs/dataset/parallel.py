@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -33,19 +34,32 @@ def map_in_threads(
     on stderr. An exception of ``function``, or Ctrl-C, ends the rest, and sets ``give_up`` for those that wait.
     """
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    stop = give_up or threading.Event()
+
+    def run(part: Sequence[Item]) -> list[Result]:
+        with _setting(stop):
+            return [function(item) for item in part]
+
     pool = ThreadPoolExecutor(threads or available_cores())
     try:
-        done = pool.map(lambda part: [function(item) for item in part], chunks)
-        results: list[Result] = []
-        for part in _shown(done, len(items), title) if title else done:
-            results += part
+        with _setting(stop):
+            done = pool.map(run, chunks)
+            results: list[Result] = []
+            for finished in _shown(done, len(items), title) if title else done:
+                results += finished
         return results
-    except BaseException:
-        if give_up:
-            give_up.set()
-        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _setting(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` when what is inside fails."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def available_cores() -> int:

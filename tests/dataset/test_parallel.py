@@ -41,4 +41,4 @@ def test_those_that_wait_give_up_when_one_fails() -> None:
         assert give_up.wait(60)
 
     with pytest.raises(ValueError, match="broken"):
-        map_in_threads(work, [1, 0], threads=2, chunk=1, give_up=give_up)
+        map_in_threads(work, [0, 1], threads=2, chunk=1, give_up=give_up)
