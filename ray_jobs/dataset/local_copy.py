@@ -6,23 +6,20 @@ Comes in: ``s3://bucket/prefix``. Goes out: a folder that is read like any other
     <data_cache>/chest-3f9a1c0b7d21/...          what was listed, what arrived and with which SHA-256, locks
 
 The name ends in the digest of the listing (names, sizes, ETags): a data set that changed is another copy, which takes
-over what is the same. One process of a node copies and the others wait. Copies that nobody has used for a month, or
-that stand in the way of another one on a full disk, are removed; one in use never is.
+over what is the same. One process of a node copies and the others wait.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
 
+from ray_jobs.dataset.copies import alone, make_room, use
 from ray_jobs.dataset.parallel import map_in_threads
 from ray_jobs.errors import PlatformError, StorageError
 from ray_jobs.storage import sha256_of
@@ -30,11 +27,8 @@ from ray_jobs.storage.bucket_folder import CONNECTIONS, BucketFolder, RemoteFile
 
 Say = Callable[[str], None]
 
-SPARE = 1 << 30  # bytes of the disk that a copy leaves free
-FORGOTTEN_AFTER_S = 30 * 24 * 3600
+_LARGE = 1 << 30  # bytes from which on verifying is shown
 TRUSTED_FOR_S = 24 * 3600  # after that, or a new boot, workers compare every hash again; drivers always do
-_SAY_AGAIN_S = 30.0
-_held: dict[Path, IO[str]] = {}  # what this process uses, until it ends
 
 
 @dataclass(frozen=True)
@@ -95,8 +89,8 @@ def bring_here(origin: Origin, say: Say = print) -> None:
 
 def _bring(origin: Origin, bucket: BucketFolder, listing: tuple[RemoteFile, ...] | None, say: Say, trust: bool) -> None:
     try:
-        _enter(origin)
-        with _alone(origin.folder / "lock", lambda: say(f"waiting for another process that copies {origin.url}")):
+        use(origin.folder)
+        with alone(origin.folder / "lock", lambda: say(f"waiting for another process that copies {origin.url}")):
             copy = _Copy(origin)
             copy.complete(bucket, listing or copy.listed() or _same_listing(bucket, origin), say, trust)
     except OSError as error:
@@ -169,7 +163,7 @@ class _Copy:
                 return False
             return state.st_mtime_ns == known.mtime_ns if quick else sha256_of(path) == known.sha256
 
-        large = not quick and sum(file.size for file in listing) > SPARE
+        large = not quick and sum(file.size for file in listing) > _LARGE
         found = map_in_threads(intact, listing, None, f"verifying the copy of {self.origin.url}" if large else None)
         return [file for file, whole in zip(listing, found, strict=True) if not whole]
 
@@ -178,7 +172,7 @@ class _Copy:
         files.mkdir(mode=0o700, exist_ok=True)
         parts.mkdir(mode=0o700, exist_ok=True)
         needed = sum(file.size for file in missing) - sum(part.stat().st_size for part in parts.iterdir())
-        _make_room(self.origin, needed)
+        make_room(self.origin.folder.parent, needed, self.origin.url)
         give_up = threading.Event()
         size = f"{sum(file.size for file in missing) / 1e6:,.0f} MB"
         say(f"copying {len(missing):,} of {total:,} files ({size}) from {self.origin.url} to {files}")
@@ -228,68 +222,6 @@ class _Copy:
     def _note(self, entry: _Arrived) -> None:
         with self._write, self._journal.open("a", encoding="utf-8") as journal:
             journal.write("\n" + json.dumps(asdict(entry)))
-
-
-def _enter(origin: Origin) -> None:
-    """Make the copy's folder, and keep it from being removed as long as this process lives."""
-    origin.folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(origin.folder.parent / ".lock"):
-        origin.folder.mkdir(mode=0o700, exist_ok=True)
-        if origin.folder not in _held:
-            held = (origin.folder / "in-use").open("a", encoding="utf-8")
-            fcntl.flock(held, fcntl.LOCK_SH)
-            _held[origin.folder] = held
-        os.utime(origin.folder / "in-use")
-        _remove_unused(origin.folder.parent, lambda last_used: time.time() - last_used < FORGOTTEN_AFTER_S)
-
-
-def _make_room(origin: Origin, needed: int) -> None:
-    """Remove unused copies, the longest unused first, while the disk has too little room. Raises ``StorageError``."""
-    cache = origin.folder.parent
-
-    def enough(_last_used: float = 0.0) -> bool:
-        return shutil.disk_usage(cache).free >= needed + SPARE
-
-    with _alone(cache / ".lock"):
-        _remove_unused(cache, enough)
-    if not enough():
-        free = shutil.disk_usage(cache).free
-        raise StorageError(
-            f"{cache}: the disk is too small for {origin.url}: {needed / 1e9:,.2f} GB needed and {SPARE / 1e9:.1f} GB "
-            f"to spare, {free / 1e9:,.2f} GB free; make room, or set storage.data_cache (or XRAY_DATA_CACHE) to a "
-            "folder on a larger disk"
-        )
-
-
-def _remove_unused(cache: Path, keep: Callable[[float], bool]) -> None:
-    """Remove copies that no process uses, the longest unused first; ``keep`` is given the time of their last use."""
-    marks = sorted((mark.stat().st_mtime, mark) for mark in cache.glob("*/in-use"))
-    for last_used, mark in marks:
-        if keep(last_used):
-            continue
-        with mark.open("a", encoding="utf-8") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(mark.parent)
-
-
-@contextmanager
-def _alone(lock: Path, waiting: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """Hold a lock of this node; ``waiting`` is called at once, and every half minute, while another process has it."""
-    with lock.open("a", encoding="utf-8") as file:
-        said = -_SAY_AGAIN_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - said >= _SAY_AGAIN_S:
-                    said = time.monotonic()
-                    waiting()
-                time.sleep(0.1)
-        yield
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.dataset import local_copy
+from ray_jobs.dataset import copies
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import DataDescription, read_description
 from ray_jobs.dataset.local_copy import bring_here, copy_here
@@ -181,7 +181,7 @@ def test_a_node_without_a_copy_refuses_what_the_driver_did_not_check(
 ) -> None:
     origin = copy_here(URL, tmp_path)
     shutil.rmtree(origin.folder)
-    local_copy._held.pop(origin.folder).close()
+    copies._held.pop(origin.folder).close()
     client.put_object(Bucket="xrays", Key=f"sets/chest/{next(iter(stored))}", Body=b"new")
     with pytest.raises(
         PlatformError, match="changed since this run checked it, and this node has no copy; start again"
@@ -192,7 +192,7 @@ def test_a_node_without_a_copy_refuses_what_the_driver_did_not_check(
 def test_a_disk_that_is_too_small_is_said_before_copying(
     stored: dict[str, Path], gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_copy, "SPARE", shutil.disk_usage(tmp_path).free)
+    monkeypatch.setattr(copies, "SPARE", 1 << 60)
     words = rf"{tmp_path}: the disk is too small for {URL}: 0\.\d+ GB needed .* GB free; make room, or set"
     with pytest.raises(StorageError, match=words):
         copy_here(URL, tmp_path)
@@ -208,7 +208,7 @@ def test_unused_copies_make_room_and_used_ones_stay(
     [unused] = tmp_path.glob("chest-*")
     client.put_object(Bucket="xrays", Key="sets/other/a.txt", Body=b"a")
     used = copy_here("s3://xrays/sets/other", tmp_path)
-    monkeypatch.setattr(local_copy, "SPARE", 1 << 60)
+    monkeypatch.setattr(copies, "SPARE", 1 << 60)
     client.put_object(Bucket="xrays", Key="sets/third/a.txt", Body=b"a")
     with pytest.raises(StorageError, match="the disk is too small"):
         copy_here("s3://xrays/sets/third", tmp_path)
@@ -220,7 +220,7 @@ def test_unused_copies_make_room_and_used_ones_stay(
 def test_a_copy_that_nobody_used_for_a_month_goes(stored: dict[str, Path], client: Any, tmp_path: Path) -> None:
     another_process(tmp_path).communicate(timeout=60)
     [unused] = tmp_path.glob("chest-*")
-    month = local_copy.FORGOTTEN_AFTER_S
+    month = copies.FORGOTTEN_AFTER_S
     os.utime(unused / "in-use", (unused.stat().st_mtime - month, unused.stat().st_mtime - month))
     client.put_object(Bucket="xrays", Key="sets/other/a.txt", Body=b"a")
     copy_here("s3://xrays/sets/other", tmp_path)
