@@ -28,7 +28,7 @@ def healthy(environment: Environment) -> dict[str, int]:
     return {service: services.count(service) for service in services}
 
 
-def run_job(environment: Environment, service: str, timeout: float = 240) -> str:
+def run_job(environment: Environment, service: str, timeout: float = 360) -> str:
     """`up SERVICE`, which ends when the job has; its log. The job's exit code must be 0."""
     log = environment.compose("up", service, timeout=timeout).stdout
     [job] = [each for each in environment.containers() if each["Service"] == service]
@@ -238,7 +238,8 @@ def test_the_benchmark_logs_figures_and_no_files(
 
 @pytest.mark.usefixtures("trained")
 def test_keys_are_rotated_as_the_runbook_says(training: Environment, outside: Outside) -> None:
-    runs, artifacts = outside.finished_runs(), outside.artifacts(outside.finished_runs()[0])
+    runs = outside.finished_runs()
+    artifacts = outside.artifacts(runs[0])
     old, new = dict(training.secrets), new_secrets()
     password = {"username": "xray", "current_password": old["MLFLOW_PASSWORD"], "password": new["MLFLOW_PASSWORD"]}
     outside.mlflow("/users/update-password", password, method="PATCH")
