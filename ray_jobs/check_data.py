@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ray_jobs.dataset.check import check_dataset
-from ray_jobs.dataset.description import read_description
 from ray_jobs.dataset.pictures import draw_sample_boxes
 from ray_jobs.dataset.report import ALLOWABLE, KINDS, DatasetReport
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.dataset.table import print_report
 from ray_jobs.entry import run_job
 from ray_jobs.errors import StorageError
@@ -37,9 +37,10 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Check a data set and print what was found. Raises ``DataError`` where it cannot be trained on."""
     options = _parse(arguments)
-    check = load_config_with_defaults(options.config).data_check
+    settings = load_config_with_defaults(options.config)
+    check = settings.data_check
     report = check_dataset(
-        read_description(options.data),
+        describe_data(options.data, settings.storage.data_cache),
         patient_id_pattern=options.patient_id_pattern or check.patient_id_pattern,
         allow=[*check.allow, *options.allow],
     )
@@ -59,8 +60,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog=_EPILOG.format(kinds=kinds),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="YAML", help="data.yaml in the Ultralytics format")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="settings; its section data_check is used")
+    parser.add_argument(
+        "--data", required=True, metavar="YAML", help="data.yaml in the Ultralytics format, a file or s3://bucket/..."
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings; data_check and storage are used")
     parser.add_argument(
         "--patient-id-pattern",
         metavar="REGEX",

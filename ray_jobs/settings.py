@@ -116,10 +116,11 @@ class ClusterSettings(Section):
 
 
 class StorageSettings(Section):
-    """Where checkpoints go: the run's own folder, another folder, or ``s3://bucket/prefix``."""
+    """Where checkpoints go, and where copies of data sets from buckets lie."""
 
-    url: str | None = None
+    url: str | None = None  # None: the run's own folder; another folder, or s3://bucket/prefix
     patience_s: Annotated[float, Field(ge=0.0)] = 900.0  # how long a store that fails in mid-run is waited for
+    data_cache: str | None = None  # a folder on each node's own disk; None: XRAY_DATA_CACHE, else the user's cache
 
 
 class TrackingSettings(Section):
@@ -211,7 +212,7 @@ class Settings(TrainingArguments):
         """The keys whose values would make another model, as ``key: here, there``."""
         mine, theirs = self.as_dict(), other.as_dict()
         for values in (mine, theirs):
-            del values["storage"]["patience_s"]
+            values["storage"] = values["storage"]["url"]
         decisive = [key for key in mine if key not in _NOT_DECISIVE]
         return [f"{key}: {mine[key]}, {theirs[key]}" for key in decisive if mine[key] != theirs[key]]
 
@@ -219,11 +220,17 @@ class Settings(TrainingArguments):
         """The same settings, usable from any folder."""
         keys = ("data", "yolo_data_dir", "output_dir", "weights_dir", "pretrained")
         paths = {key: value for key in keys if isinstance(value := getattr(self, key), str)}
-        return self.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in paths.items()})
+        cache = self.storage.data_cache
+        storage = self.storage.model_copy(update={"data_cache": _absolute(cache)}) if cache else self.storage
+        return self.model_copy(update={key: _absolute(path) for key, path in paths.items()} | {"storage": storage})
 
     def save(self, path: Path) -> None:
         """Write the settings so that the run can be repeated from this file alone."""
         path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("s3://") else str(Path(path).expanduser().resolve())
 
 
 def load_config_with_defaults(path: Path | None, overrides: Sequence[str] = ()) -> Settings:

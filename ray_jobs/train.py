@@ -73,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings; without it, defaults")
-    parser.add_argument("--data", type=Path, metavar="YAML", help="data.yaml in the Ultralytics format")
+    parser.add_argument("--data", metavar="YAML", help="data.yaml in the Ultralytics format, a file or s3://bucket/...")
     parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment (tracking.experiment)")
     parser.add_argument("--run-name", metavar="NAME", help="name of the run; model and time unless given")
     parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run, by name or path")

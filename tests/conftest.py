@@ -1,6 +1,11 @@
 """Fixtures that every test may use: the real X-rays beside the project, and a quiet environment."""
 
 import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +46,28 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     connect(f"sqlite:///{path}").search_experiments(max_results=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """moto's S3 server in a process of its own. It takes any key: refusals are tested in tests/cluster."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    address = next(line.split()[-1] for line in process.stderr if "Running on" in line)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    yield address
+    process.terminate()
+    process.wait(10)
+    process.stderr.close()
+
+
+@pytest.fixture
+def empty_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The server, without a bucket; the environment has its address and keys."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "any")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    urllib.request.urlopen(f"{s3_server}/moto-api/reset", data=b"").close()
+    return s3_server

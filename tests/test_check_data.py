@@ -71,3 +71,21 @@ def test_bad_input_is_exit_code_2_without_a_traceback(tmp_path: Path, content: s
     assert ended.returncode == 2
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_data_set_in_a_bucket_is_checked_like_any_other(
+    phantoms: Path, tmp_path: Path, empty_s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=empty_s3, region_name="us-east-1")
+    client.create_bucket(Bucket="xrays")
+    for file in (path for path in phantoms.parent.rglob("*") if path.is_file()):
+        client.upload_file(str(file), "xrays", f"chest/{file.relative_to(phantoms.parent)}")
+    monkeypatch.setenv("XRAY_DATA_CACHE", str(tmp_path / "cache"))
+    assert main(["--data", str(phantoms)]) == 0
+    fingerprint = capsys.readouterr().out.split("fingerprint ")[1].split()[0]
+    assert main(["--data", "s3://xrays/chest/data.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert f"fingerprint {fingerprint}" in said
+    assert f"from s3://xrays/chest to {tmp_path / 'cache'}" in said

@@ -147,3 +147,14 @@ def test_every_training_argument_of_ultralytics_is_known_here() -> None:
     plain = {name: DEFAULT_CFG_DICT[name] for name in TrainingArguments.model_fields}
     changed = {name for name, value in plain.items() if getattr(Settings(), name) != value}
     assert changed == {"nbs", "hsv_h", "hsv_s", "fliplr"}  # and why: training_arguments.py
+
+
+def test_a_bucket_is_no_path_and_the_place_of_copies_makes_no_other_model(tmp_path: Path) -> None:
+    settings = load_config_with_defaults(None, ["data=s3://xrays/chest/data.yaml", "storage.data_cache=copies"])
+    absolute = settings.with_absolute_paths()
+    assert absolute.data == "s3://xrays/chest/data.yaml"
+    assert absolute.storage.data_cache == str(Path("copies").resolve())
+    absolute.save(tmp_path / "settings.yaml")
+    elsewhere = load_config_with_defaults(tmp_path / "settings.yaml", [f"storage.data_cache={tmp_path}"])
+    assert absolute.differences(elsewhere) == []
+    assert absolute.differences(load_config_with_defaults(tmp_path / "settings.yaml", ["storage.url=s3://x/y"]))

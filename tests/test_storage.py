@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,6 @@ from ray_jobs.flows.ownership import claim_storage
 from ray_jobs.storage import FolderStorage, S3Storage, Storage, open_storage, scratch_folder, sha256_of
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """moto's S3 server in a process of its own. It takes any key: refusals are tested below and in tests/cluster."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    address = next(line.split()[-1] for line in process.stderr if "Running on" in line)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    yield address
-    process.terminate()
-    process.wait(10)
-    process.stderr.close()
 
 
 @pytest.fixture

@@ -166,6 +166,33 @@ def test_an_object_store_that_does_not_answer(run, data: Path, monkeypatch: pyte
     assert (code, "s3://xrays/checkpoints: http://127.0.0.1:9 cannot be used" in said) == (2, True), said
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("s3://none/set/data.yaml", "s3://none/set: the bucket 'none' does not exist at http://"),
+        ("s3://xrays/none/data.yaml", "s3://xrays/none: holds no object; correct the bucket or the prefix"),
+        ("s3://xrays/set/data.yaml", "s3://xrays/set: holds no data.yaml; there are broken.yaml, images, labels"),
+        ("s3://xrays/set/broken.yaml", "s3://xrays/set/broken.yaml:1: not valid YAML"),
+        ("s3://xrays/odd", "names that cannot be files of a folder: '../../etc/passwd'"),
+    ],
+)
+def test_a_data_set_in_a_bucket(
+    run, data: Path, tmp_path: Path, empty_s3: str, monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    """What a wrong endpoint and refused keys say: storage/test_bucket_folder.py."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=empty_s3, region_name="us-east-1")
+    client.create_bucket(Bucket="xrays")
+    for name in ("set/images/a.jpg", "set/labels/a.txt", "set/broken.yaml", "odd/../../etc/passwd"):
+        client.put_object(Bucket="xrays", Key=name, Body=b"[")
+    monkeypatch.setenv("XRAY_DATA_CACHE", str(tmp_path / "cache"))
+    (data / "data.yaml").write_text(f"path: {address}\n")
+    code, said = run("--data", address)
+    assert (code, words in said) == (2, True), said
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_batch_that_workers_cannot_share(run, data: Path) -> None:
     code, said = run("--data", data / "data.yaml", "batch_size=3", "cluster.num_workers=2")
     assert (code, "3 cannot be shared evenly by 2 workers; use 2 or 4" in said) == (2, True), said

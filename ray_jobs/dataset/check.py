@@ -21,6 +21,7 @@ from ray_jobs.dataset.description import DataDescription
 from ray_jobs.dataset.index import DatasetIndex, Sample
 from ray_jobs.dataset.labels import Labels, parse_labels
 from ray_jobs.dataset.layout import ImageFile, Layout, read_layout
+from ray_jobs.dataset.local_copy import Origin
 from ray_jobs.dataset.parallel import map_in_threads
 from ray_jobs.dataset.report import ALLOWABLE, DatasetReport, ProblemLog, SplitCounts
 from ray_jobs.errors import DataError
@@ -62,6 +63,8 @@ def check_dataset(
     pattern = _compile(patient_id_pattern, allow)
     problems = ProblemLog(frozenset(allow))
     layout = read_layout(description)
+    if description.origin:
+        _refuse_files_elsewhere(layout, description.origin)
     files = [file for members in layout.images.values() for file in members]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata; they do not concern the pixels
@@ -87,8 +90,16 @@ def check_dataset(
         notices=_notices(description, seen),
         counts=counts,
         fingerprint=fingerprint,
-        index=DatasetIndex(description.root, description.names, splits, fingerprint),
+        index=DatasetIndex(description.root, description.names, splits, fingerprint, description.origin),
     )
+
+
+def _refuse_files_elsewhere(layout: Layout, origin: Origin) -> None:
+    """Raise where images of a copied data set lie outside of the copy, where no other node would have them."""
+    files = (file.image for members in layout.images.values() for file in members)
+    outside = [str(image) for image in files if not image.is_relative_to(origin.files)]
+    if outside:
+        raise DataError(f"{origin.url}: {len(outside):,} images lie outside of it, such as {outside[0]}")
 
 
 def _compile(pattern: str | None, allow: Collection[str]) -> re.Pattern[str] | None:

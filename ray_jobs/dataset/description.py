@@ -2,7 +2,7 @@
 
 Comes in: a file in the Ultralytics format. Goes out: a ``DataDescription``; nothing later reads the file again.
 
-    path: /data/chest        # optional, relative to this file; without it the file's own folder
+    path: /data/chest        # optional, relative to this file; without it the file's own folder; or s3://bucket/prefix
     train: images/train      # a folder, a list of folders, or a .txt file with one image a line
     val: images/val
     test: images/test        # optional
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.dataset.local_copy import Origin
 from ray_jobs.errors import DataError
 from ray_jobs.yaml_source import YamlSource, read_yaml
 
@@ -34,7 +35,7 @@ class DataDescription:
 
     ``names`` are the classes that the detector learns. ``splits`` holds "train", "val" and, where given, "test", each
     with its folders and .txt lists. ``dropped_class`` is the id that label files use for "No finding".
-    ``notices`` say what was read but is not used.
+    ``notices`` say what was read but is not used. ``origin`` is the bucket that ``root`` was copied from.
     """
 
     yaml_path: Path
@@ -43,6 +44,7 @@ class DataDescription:
     splits: dict[str, tuple[Path, ...]]
     dropped_class: int | None = None
     notices: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def label_class_count(self) -> int:
@@ -56,12 +58,15 @@ class DataDescription:
         return None if label_class == self.dropped_class else label_class - 1
 
 
-def read_description(yaml_path: Path) -> DataDescription:
-    """Read a data.yaml. Raises ``DataError`` with all its problems at once, each with its line."""
+def read_description(yaml_path: Path, root: Path | None = None) -> DataDescription:
+    """Read a data.yaml; ``root`` stands for what it says under ``path``.
+
+    Raises ``DataError`` with all its problems at once, each with its line.
+    """
     source = read_yaml(Path(yaml_path), DataError)
     problems: list[str] = []
     names, dropped = _read_names(source, problems)
-    root = _read_root(source, problems)
+    root = root or _read_root(source, problems)
     splits = _read_splits(source, root, problems) if root else {}
     if problems:
         raise DataError(problems)

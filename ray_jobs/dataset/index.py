@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_jobs.dataset.local_copy import Origin
 from ray_jobs.errors import DataError
 
 _VERSION = 1
@@ -32,12 +33,19 @@ class Sample:
 @dataclass(frozen=True, eq=False)
 class DatasetIndex:
     """A checked data set. ``splits`` maps "train", "val" and, where there is one, "test" to its samples, in the
-    order of their names. ``fingerprint`` is the hash of its contents."""
+    order of their names. ``fingerprint`` is the hash of its contents. ``origin``: the bucket that ``root`` is a copy
+    of, which is not saved with the index."""
 
     root: Path
     names: tuple[str, ...]
     splits: dict[str, tuple[Sample, ...]]
     fingerprint: str
+    origin: Origin | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the data set lies: ``s3://bucket/prefix``, or its folder."""
+        return self.origin.url if self.origin else str(self.root)
 
     def as_one_class(self, name: str = "finding") -> "DatasetIndex":
         """The same data set with every box being of one class."""

@@ -6,9 +6,11 @@ A terminal gets a progress bar; a log file gets a line every few seconds.
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,22 +21,45 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def map_in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None, title: str | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int | None = None,
+    title: str | None = None,
+    chunk: int = _CHUNK,
+    give_up: threading.Event | None = None,
 ) -> list[Result]:
     """``[function(item) for item in items]`` in ``threads`` threads, by default one per core.
 
-    With a ``title`` the progress is shown on stderr. An exception of ``function``, or Ctrl-C, ends the rest.
+    ``chunk`` items are handed to a thread at once: few where each takes long. With a ``title`` the progress is shown
+    on stderr. An exception of ``function``, or Ctrl-C, ends the rest, and sets ``give_up`` for those that wait.
     """
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    stop = give_up or threading.Event()
+
+    def run(part: Sequence[Item]) -> list[Result]:
+        with _setting(stop):
+            return [function(item) for item in part]
+
     pool = ThreadPoolExecutor(threads or available_cores())
     try:
-        done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
-        results: list[Result] = []
-        for part in shown(done, len(items), title) if title else done:
-            results += part
+        with _setting(stop):
+            done = pool.map(run, chunks)
+            results: list[Result] = []
+            for finished in shown(done, len(items), title) if title else done:
+                results += finished
         return results
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _setting(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` when what is inside fails."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def available_cores() -> int:

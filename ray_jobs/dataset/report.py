@@ -151,7 +151,7 @@ class DatasetReport:
         if self.errors:
             total = sum(group.count for group in self.errors)
             noun = "error" if total == 1 else "errors"
-            head = f"the data set in {self.index.root} has {total:,} {noun}:"
+            head = f"the data set in {self.index.source} has {total:,} {noun}:"
             raise DataError([head, *(group.render() for group in self.errors)])
 
     def as_dict(self) -> dict[str, Any]:

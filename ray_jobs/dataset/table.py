@@ -8,7 +8,7 @@ def print_report(report: DatasetReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Data set {report.index.root}", title_justify="left")
+    table = Table(title=f"Data set {report.index.source}", title_justify="left")
     table.add_column("")
     for split in report.counts:
         table.add_column(split, justify="right")

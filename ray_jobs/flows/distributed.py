@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.local_copy import bring_here
 from ray_jobs.dataset.pixel_cache import private_cache_folder
 from ray_jobs.errors import (
     DamagedCheckpoint,
@@ -72,6 +73,7 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
     """
     task = config["task"]
     import ray.train
+    from ray.train.collective import barrier
     from ray.train.torch import get_device
 
     from ray_jobs.detector.process import Place
@@ -85,6 +87,9 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
         threads=task.cpus,
     )
     _check_shared(task.storage)
+    if task.index.origin:
+        bring_here(task.index.origin)
+        barrier()  # other nodes may copy for hours; where training waits, it does so for half an hour only
     work_dir = scratch_folder("worker")
     try:
         with room_for(0, work_dir):

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray_jobs.dataset.check import check_dataset
-from ray_jobs.dataset.description import read_description
+from ray_jobs.dataset.description import DataDescription
 from ray_jobs.dataset.report import DatasetReport
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.dataset.table import print_report
 from ray_jobs.detector.weights import resolve_weights
 from ray_jobs.errors import DataError, TrackingError
@@ -55,33 +56,33 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     weights = resolve_weights(settings)
     if not run.exists:
         say(f"starting weights: {weights or 'none, from scratch'}")
+    storage = probe_storage(settings, run)
     started = time.perf_counter()
-    data_yaml = find_data_yaml(settings)
-    report = check_data(settings, data_yaml)
+    description = describe_data(find_data(settings), settings.storage.data_cache, say)
+    report = check_data(settings, description)
     check_s = time.perf_counter() - started
     run.check_free(settings, report.fingerprint)
-    storage = probe_storage(settings, run)
     if settings.tracking.uri not in TRACKING_OFF:
         resolve_uri(settings.tracking.uri, run.path.parent)
     prepare_environment(settings.cluster)
     connect(settings)
     plan = wait_for_workers(settings, say)
-    return Prepared(settings, run, data_yaml, report, weights, storage, plan, check_s)
+    return Prepared(settings, run, description.yaml_path, report, weights, storage, plan, check_s)
 
 
-def find_data_yaml(settings: Settings) -> Path:
-    """The data.yaml of the settings. Raises ``DataError`` where none is named."""
+def find_data(settings: Settings) -> str:
+    """The data.yaml of the settings, a path or ``s3://...``. Raises ``DataError`` where none is named."""
     if settings.data:
-        return Path(settings.data).expanduser()
+        return settings.data
     if settings.yolo_data_dir:
-        return Path(settings.yolo_data_dir).expanduser() / "data.yaml"
+        return f"{settings.yolo_data_dir.rstrip('/')}/data.yaml"
     raise DataError("no data set: give --data PATH/data.yaml, or set data or yolo_data_dir in the settings")
 
 
-def check_data(settings: Settings, data_yaml: Path) -> DatasetReport:
+def check_data(settings: Settings, description: DataDescription) -> DatasetReport:
     """Check the data set and print what was found. Raises ``DataError`` for what cannot be trained on."""
     check = settings.data_check
-    report = check_dataset(read_description(data_yaml), patient_id_pattern=check.patient_id_pattern, allow=check.allow)
+    report = check_dataset(description, patient_id_pattern=check.patient_id_pattern, allow=check.allow)
     report.raise_for_errors()
     print_report(report)
     if settings.single_cls:

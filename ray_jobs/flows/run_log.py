@@ -47,7 +47,7 @@ class RunLog:
         index = prepared.report.index
         self._tracker.log_params(flatten(settings.as_dict()) | {"world_size": prepared.plan.max_workers})
         counts = prepared.report.as_dict()["counts"]
-        self._tracker.log_dataset(index.root.name, index.fingerprint, str(index.root), counts)
+        self._tracker.log_dataset(index.root.name, index.fingerprint, index.source, counts)
         self._environment = run.path / "environment.json"
         self._environment.write_text(json.dumps(describe_environment(), indent=2) + "\n", encoding="utf-8")
 

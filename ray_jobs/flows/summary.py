@@ -29,7 +29,7 @@ def make_summary(
         "model_name": prepared.settings.model_name,
         "classes": list(report.index.names),
         "dataset": {
-            "path": str(report.index.root),
+            "path": report.index.source,
             "fingerprint": report.fingerprint,
             "counts": report.as_dict()["counts"],
         },

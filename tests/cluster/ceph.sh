@@ -69,5 +69,7 @@ CONF
 else
   ceph-mon -i a
   ceph-osd -i 0
+  # As MinIO's own tool does when the user is added again: a changed secret is taken over.
+  radosgw-admin key create --uid=xray --key-type=s3 --access-key="$S3_ACCESS_KEY" --secret-key="$S3_SECRET_KEY" >/dev/null
 fi
 exec radosgw -f -n client.rgw

@@ -27,19 +27,21 @@ class Outside:
     def url(self, port: int) -> str:
         return f"http://127.0.0.1:{self.digit}{port}"
 
-    def status(self, port: int, path: str, *, body: object = None, authorization: str | None = None) -> int:
-        """The HTTP status of one request."""
-        return _ask(self.url(port) + path, body, authorization)[0]
+    def status(
+        self, port: int, path: str, *, body: object = None, authorization: str | None = None, host: str | None = None
+    ) -> int:
+        """The HTTP status of one request; ``host`` is the name that it asks for."""
+        return _ask(self.url(port) + path, body, authorization, host=host)[0]
 
     def dashboard(self, path: str) -> dict:
         """An answer of the Ray dashboard, asked with the token."""
         return _json(*_ask(self.url(8265) + path, None, f"Bearer {self.token}"))
 
-    def mlflow(self, call: str, body: object = None) -> dict:
+    def mlflow(self, call: str, body: object = None, method: str | None = None) -> dict:
         """An answer of MLflow's REST API, asked as its user."""
         credentials = f"xray:{self.environment.secrets['MLFLOW_PASSWORD']}".encode()
         url = f"{self.url(5000)}/api/2.0/mlflow{call}"
-        return _json(*_ask(url, body, "Basic " + base64.b64encode(credentials).decode()))
+        return _json(*_ask(url, body, "Basic " + base64.b64encode(credentials).decode(), method))
 
     def finished_runs(self) -> list[dict]:
         """MLflow's finished runs, in every experiment."""
@@ -69,17 +71,24 @@ class Outside:
 
     def bucket(self, *, secret_key: str | None = None) -> object:
         """The bucket, opened with the restricted key that Ray and MLflow have."""
+        return self._s3(BUCKET, secret_key or self.environment.secrets["S3_SECRET_KEY"]).Bucket(BUCKET)
+
+    def client(self, access_key: str, secret_key: str) -> object:
+        """A client of the object store with another key."""
+        return self._s3(access_key, secret_key).meta.client
+
+    def _s3(self, access_key: str, secret_key: str) -> object:
         import boto3
         from botocore.config import Config
 
         return boto3.resource(
             "s3",
             endpoint_url=self.url(9000),
-            aws_access_key_id=BUCKET,
-            aws_secret_access_key=secret_key or self.environment.secrets["S3_SECRET_KEY"],
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
             region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2}),
-        ).Bucket(BUCKET)
+        )
 
     def submit(self, *arguments: str, env_vars: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir .` of the training job, as the README has it."""
@@ -105,9 +114,13 @@ def answers(address: str, port: int) -> bool:
     return True
 
 
-def _ask(url: str, body: object, authorization: str | None) -> tuple[int, bytes]:
+def _ask(
+    url: str, body: object, authorization: str | None, method: str | None = None, host: str | None = None
+) -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    if host:
+        request.add_header("Host", host)
     if authorization:
         request.add_header("Authorization", authorization)
     try:

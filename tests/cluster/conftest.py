@@ -15,7 +15,7 @@ from tests.cluster.engine import Environment
 SHORT_TRAINING = {
     "model_name": "yolo12n",
     "pretrained": False,
-    "epochs": 2,
+    "epochs": 3,
     "img_size": 64,
     "batch_size": 16,
     "device": "cpu",

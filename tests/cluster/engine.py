@@ -85,7 +85,7 @@ def build_image() -> str:
 
 def real_parts(job_services: Iterable[str]) -> dict[str, object]:
     """The override that puts real parts under the names of the images that are not at hand."""
-    packages, interpreter = Path(sys.prefix), Path(sys.base_prefix)
+    packages, interpreter = Path(sys.prefix).resolve(), Path(sys.base_prefix)
     mounted = [packages] if interpreter == Path("/usr") else [packages, interpreter]
     python = {
         "volumes": [f"{folder}:{folder}:ro" for folder in mounted],
@@ -126,6 +126,11 @@ class Environment:
         override.write_text(yaml.safe_dump(real_parts(job_services)))
         self._overrides = (PROJECT / "cluster" / "cpu.override.yaml", override)
 
+    def change(self, **values: str) -> None:
+        """What a person does who writes other secrets into .env."""
+        self.secrets |= values
+        self.variables |= values
+
     def compose(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a compose command on this environment."""
         return compose(self.file, *arguments, environment=self.variables, overrides=self._overrides, timeout=timeout)
@@ -140,7 +145,9 @@ class Environment:
     def down(self, *, volumes: bool) -> None:
         """Stop and remove everything, with its data if asked; the logs are kept in the folder first."""
         self.keep_logs()
-        done = self.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout=180)
+        done = self.compose(
+            "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout=180
+        )
         assert done.returncode == 0, done.stdout[-3000:]
 
     def containers(self) -> list[dict[str, object]]:

@@ -80,7 +80,7 @@ def test_the_three_share_no_port_no_network_and_no_volume() -> None:
     volumes = [{volume["name"] for volume in each["volumes"].values()} for each in configurations]
     # The GPUs of a host are one stock: the claims on them are shared on purpose.
     assert set.intersection(*volumes) == {"xray-gpu-claims"}
-    assert len(set.union(*volumes)) == 8 * len(FILES) + 1
+    assert len(set.union(*volumes)) == 9 * len(FILES) + 1
     assert len({each["networks"]["default"]["name"] for each in configurations}) == len(FILES)
 
 
@@ -116,7 +116,9 @@ def test_every_node_has_the_same_folders(file: str) -> None:
         assert mounts["/app/datasets"]["read_only"]
         assert Path(mounts["/app/config"]["source"]) == PROJECT / "config"
         assert mounts["/app/config"]["read_only"]
-        assert {mounts["/app/runs"]["source"], mounts["/app/weights"]["source"]} == {"runs", "weights"}
+        own = {target: mounts[target]["source"] for target in ("/app/runs", "/app/weights", "/data-cache")}
+        assert own == {"/app/runs": "runs", "/app/weights": "weights", "/data-cache": "data-cache"}
+        assert services[node]["environment"]["XRAY_DATA_CACHE"] == "/data-cache"
 
 
 @every_file

@@ -3,9 +3,11 @@
 The tests of this module are steps in one order: a running environment costs most of a minute, so they share it.
 """
 
+import json
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.cluster.clients import Outside, answers
-from tests.cluster.engine import PROJECT, Environment, docker, wait_for
+from tests.cluster.engine import PROJECT, Environment, docker, new_secrets, wait_for
 
 PARTS = ("ray-worker", "mlflow", "prometheus", "alertmanager")
 PORTS = (8265, 5000, 9000, 9090, 9093)
@@ -26,7 +28,7 @@ def healthy(environment: Environment) -> dict[str, int]:
     return {service: services.count(service) for service in services}
 
 
-def run_job(environment: Environment, service: str, timeout: float = 240) -> str:
+def run_job(environment: Environment, service: str, timeout: float = 360) -> str:
     """`up SERVICE`, which ends when the job has; its log. The job's exit code must be 0."""
     log = environment.compose("up", service, timeout=timeout).stdout
     [job] = [each for each in environment.containers() if each["Service"] == service]
@@ -68,9 +70,12 @@ def test_the_restricted_user_cannot_leave_its_bucket(outside: Outside) -> None:
         client.create_bucket(Bucket="elsewhere")
 
 
-def test_preparing_the_bucket_again_changes_nothing(training: Environment) -> None:
+def test_preparing_the_bucket_again_changes_nothing(training: Environment, outside: Outside) -> None:
     again = training.compose("run", "--rm", "--no-deps", "buckets", timeout=60)
     assert (again.returncode, "is ready" in again.stdout) == (0, True), again.stdout
+    root = outside.client(training.secrets["OBJECT_STORE_ROOT_USER"], training.secrets["OBJECT_STORE_ROOT_PASSWORD"])
+    [rule] = root.get_bucket_lifecycle_configuration(Bucket="xray-ray")["Rules"]
+    assert (rule["Status"], rule["AbortIncompleteMultipartUpload"]) == ("Enabled", {"DaysAfterInitiation": 1})
 
 
 @pytest.mark.usefixtures("trained")
@@ -81,9 +86,12 @@ def test_one_model_is_trained_over_two_containers(outside: Outside) -> None:
 
 
 def test_checkpoints_are_in_the_object_store(trained: SimpleNamespace) -> None:
-    sizes = [size for key, size in trained.objects.items() if key.startswith("checkpoints/") and key.endswith(".pt")]
-    assert sizes
-    assert min(sizes) > 1_000_000
+    sizes = {key: size for key, size in trained.objects.items() if key.startswith("checkpoints/")}
+    epochs = {key.split("/")[3] for key in sizes if "/epoch_" in key}
+    assert "epoch_00003" in epochs
+    assert "epoch_00001" not in epochs, "keep: 1 leaves the last and one more, and nothing of the others"
+    assert min(size for key, size in sizes.items() if key.endswith(".pt")) > 1_000_000
+    assert not [key for key in trained.objects if ".probe-" in key]
 
 
 def test_the_run_and_its_artifacts_are_in_mlflow(trained: SimpleNamespace, outside: Outside) -> None:
@@ -118,6 +126,19 @@ def test_nobody_without_a_key_is_served(outside: Outside) -> None:
     assert outside.status(5000, "/api/2.0/mlflow/experiments/search?max_results=1") == 401
     assert outside.status(5000, "/") == 401
     assert outside.status(9000, "/xray-ray") == 403
+
+
+@pytest.mark.usefixtures("training")
+def test_mlflow_answers_to_its_own_names_alone(outside: Outside) -> None:
+    """A page elsewhere must not reach it through a visitor's browser by giving its address another name."""
+    assert outside.status(5000, "/health", host="localhost:25000") == 200
+    assert outside.status(5000, "/api/2.0/mlflow/experiments/search", host="elsewhere.example") == 403
+
+
+def test_ray_draws_its_dashboards_for_grafana(training: Environment) -> None:
+    [head] = [str(each["Name"]) for each in training.containers() if each["Service"] == "ray-head"]
+    drawn = docker("exec", head, "ls", "/ray-dashboards").split()
+    assert {"default_grafana_dashboard.json", "train_grafana_dashboard.json"} <= set(drawn)
 
 
 def test_nothing_answers_at_another_address(training: Environment) -> None:
@@ -167,16 +188,87 @@ def test_a_second_environment_runs_beside_the_first(
     assert tuning.left_behind() == []
 
 
-def test_data_is_still_there_after_down_and_up(
-    trained: SimpleNamespace, training: Environment, outside: Outside
+@pytest.fixture(scope="module")
+def stored_xrays(outside: Outside, xrays_mini: Path) -> list[str]:
+    """The mini X-rays in the bucket, put there with the restricted key; their names."""
+    names = [str(file.relative_to(xrays_mini)) for file in sorted(xrays_mini.rglob("*")) if file.is_file()]
+    for name in names:
+        outside.bucket().upload_file(str(xrays_mini / name), f"datasets/mini/{name}")
+    return names
+
+
+def copied(environment: Environment, folder: str) -> dict[str, Counter[str]]:
+    """What arrived in the copies below ``folder`` of each Ray node, and how often."""
+    arrived = {}
+    for node in (each for each in environment.containers() if str(each["Service"]).startswith("ray-")):
+        journals = docker("exec", str(node["Name"]), "sh", "-c", f"cat {folder}/*/journal.jsonl")
+        arrived[str(node["Name"])] = Counter(json.loads(line)["name"] for line in journals.split("\n") if line)
+    return arrived
+
+
+@pytest.mark.usefixtures("trained")
+def test_retraining_with_x_rays_from_a_bucket(training: Environment, outside: Outside, stored_xrays: list[str]) -> None:
+    """Profile `retrain`. Each container has a disk of its own for copies, as the hosts of a larger cluster have."""
+    place = "--data s3://xray-ray/datasets/mini/data.yaml storage.data_cache=/tmp/xrays"
+    training.variables["TRAIN_ARGS"] = f"epochs=1 samples=0 {place}"
+    log = run_job(training, "retrain")
+    assert "ray_jobs.retrain is not there yet" in log
+    arrived = copied(training, "/tmp/xrays")
+    assert len(arrived) == 3
+    assert all(names == Counter(stored_xrays) for names in arrived.values())
+    runs = outside.finished_runs()
+    assert len(runs) == 2
+    # The same X-rays from the mounted folder and from the bucket are the same data set.
+    assert len({each["dataset"]["digest"] for run in runs for each in run["inputs"]["dataset_inputs"]}) == 1
+
+
+def test_the_benchmark_logs_figures_and_no_files(
+    training: Environment, outside: Outside, stored_xrays: list[str]
 ) -> None:
+    """Profile `benchmark`. The nodes of one host share one copy, made by one of them."""
+    before = {run["info"]["run_id"] for run in outside.finished_runs()}
+    training.variables["BENCHMARK_ARGS"] = "epochs=1 samples=0 --data s3://xray-ray/datasets/mini/data.yaml"
+    log = run_job(training, "benchmark")
+    [run] = [run for run in outside.finished_runs() if run["info"]["run_id"] not in before]
+    assert outside.artifacts(run) == set()
+    assert {"train/box_loss", "test/map50"} <= {metric["key"] for metric in run["data"]["metrics"]}
+    assert f"copying {len(stored_xrays)} of {len(stored_xrays)} files" in log
+    assert all(names == Counter(stored_xrays) for names in copied(training, "/data-cache").values())
+
+
+@pytest.mark.usefixtures("trained")
+def test_keys_are_rotated_as_the_runbook_says(training: Environment, outside: Outside) -> None:
+    runs = outside.finished_runs()
+    artifacts = outside.artifacts(runs[0])
+    old, new = dict(training.secrets), new_secrets()
+    password = {"username": "xray", "current_password": old["MLFLOW_PASSWORD"], "password": new["MLFLOW_PASSWORD"]}
+    outside.mlflow("/users/update-password", password, method="PATCH")
+    training.change(
+        **{name: new[name] for name in ("S3_SECRET_KEY", "RAY_AUTH_TOKEN", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY")}
+    )
+    print(f"all replaced after a change of keys: {training.up(*PARTS):.0f} s")
+    now = Outside(training, digit="2")
+    assert now.finished_runs() == runs
+    assert now.artifacts(runs[0]) == artifacts
+    assert healthy(training)["ray-worker"] == 2
+    assert now.status(8265, "/api/cluster_status", authorization=f"Bearer {old['RAY_AUTH_TOKEN']}") == 403
+    assert now.dashboard("/api/cluster_status")
+    client = now.bucket(secret_key=old["S3_SECRET_KEY"]).meta.client
+    with pytest.raises(client.exceptions.ClientError, match="SignatureDoesNotMatch"):
+        client.list_objects_v2(Bucket="xray-ray")
+    assert list(now.bucket().objects.limit(1))
+
+
+def test_data_is_still_there_after_down_and_up(trained: SimpleNamespace, training: Environment) -> None:
+    outside = Outside(training, digit="2")
+    runs, objects = outside.finished_runs(), {each.key: each.size for each in outside.bucket().objects.all()}
     artifacts = outside.artifacts(trained.run)
     training.down(volumes=False)
     assert training.containers() == []
     training.up("mlflow", "prometheus")
-    assert [run["info"]["run_id"] for run in outside.finished_runs()] == [trained.run["info"]["run_id"]]
+    assert outside.finished_runs() == runs
     assert outside.artifacts(trained.run) == artifacts
-    assert {each.key: each.size for each in outside.bucket().objects.all()} == trained.objects
+    assert {each.key: each.size for each in outside.bucket().objects.all()} == objects
     assert outside.prometheus("count(ray_node_cpu_utilization)", time=trained.at)
 
 

@@ -28,6 +28,7 @@ def test_every_node_runs_the_image_as_its_user_in_the_same_folders(cluster: dict
             "/app/datasets": True,
             "/app/runs": False,
             "/app/weights": False,
+            "/data-cache": False,
             "/dev/shm": False,
         }
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 
 import pytest
 
@@ -29,3 +30,15 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert map_in_threads(str, [1, 2, 3], title="reading") == ["1", "2", "3"]
     assert "reading" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
+
+
+def test_those_that_wait_give_up_when_one_fails() -> None:
+    give_up = threading.Event()
+
+    def work(item: int) -> None:
+        if item:
+            raise ValueError("broken")
+        assert give_up.wait(60)
+
+    with pytest.raises(ValueError, match="broken"):
+        map_in_threads(work, [0, 1], threads=2, chunk=1, give_up=give_up)
