@@ -10,7 +10,7 @@ import pytest
 import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
-GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
+GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels", "telemetry"}
 ROOMS = {"reading", "dataset", "detector", "tracking"}
 FLOWS = {"flows"}
 JOBS = {"train", "check_data", "predict", "sync_tracking", "__main__"}

@@ -22,7 +22,7 @@ from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.best_weights import write_weights
-from ray_jobs.detector.epoch_report import EpochReport, plain_names
+from ray_jobs.detector.epoch_report import EpochReport, Progress, plain_names
 from ray_jobs.detector.loader import SeededLoader
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
@@ -30,6 +30,8 @@ from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.training_state import load_state, restore_gradients, restore_state, save_state
 from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
+
+PROGRESS_S = 1.0  # between two words on progress
 
 
 class DetectorTraining(DetectionTrainer):
@@ -46,14 +48,15 @@ class DetectorTraining(DetectionTrainer):
         report: Callable[[EpochReport], None],
         resume_from: Path | None = None,
         cache_folder: Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.index, self.place, self.report = index, place, report
+        self.index, self.place, self.report, self.progress = index, place, report, progress
         self.resume_from, self.cache_folder = resume_from, cache_folder
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
-        self._started = 0.0
+        self._started = self._data_wait = 0.0
         self._validation_scale = 1.0
         self.model: Any
         self.tloss: Any
@@ -66,6 +69,7 @@ class DetectorTraining(DetectionTrainer):
         for event in ("on_train_start", "on_train_epoch_start", "on_train_epoch_end", "on_fit_epoch_end"):
             self.add_callback(event, lambda trainer, event=event: getattr(trainer, f"_{event}")())
         self.add_callback("on_train_batch_start", lambda trainer: trainer._count_batch())
+        self.add_callback("on_train_batch_end", lambda trainer: trainer._say_progress())
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -215,10 +219,24 @@ class DetectorTraining(DetectionTrainer):
             self._unseen_batches = self.last_optimizer_step + 1
             restore_gradients(self, self._resumed["gradients"])
             self._resumed = None
-        self._marks["epoch"], self._started = time.perf_counter(), time.time()
+        self._marks["epoch"], self._started, self._data_wait = time.perf_counter(), time.time(), 0.0
+        self._marks["batch"] = self._marks["said"] = self._marks["epoch"]
 
     def _count_batch(self) -> None:
         self.last_batch += 1
+        self._data_wait += time.perf_counter() - self._marks["batch"]
+
+    def _say_progress(self) -> None:
+        """Seconds apart: reading a loss waits for the GPU."""
+        now = self._marks["batch"] = time.perf_counter()
+        if self.progress is None or now - self._marks["said"] < PROGRESS_S:
+            return
+        self._marks["said"] = now
+        steps = len(self.train_loader)
+        step = self.last_batch - self.epoch * steps + 1
+        loss = sum(float(part) for part in self.tloss.values())
+        speed = len(self.train_loader.dataset) * step / steps / (now - self._marks["epoch"])
+        self.progress(Progress(self.epoch + 1, step, steps, loss, speed, self._data_wait))
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Stop with a clear message on all ranks; Ultralytics' recovery needs files that other ranks do not have."""
@@ -257,7 +275,10 @@ class DetectorTraining(DetectionTrainer):
             "images_per_second": len(self.train_loader.dataset) / training,
             "train_seconds": training,
             "val_seconds": time.perf_counter() - self._marks["trained"],
+            "data_wait_seconds": self._data_wait,
         }
+        if self.device.type == "cuda":
+            speed["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
         fitness = {} if self.fitness is None else {"val/fitness": float(self.fitness)}
         return {**losses, **plain_names(self.metrics or {}), **fitness, **rates, **speed}
 

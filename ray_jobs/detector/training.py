@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.detector.epoch_report import EpochReport
+from ray_jobs.detector.epoch_report import EpochReport, Progress
 from ray_jobs.detector.process import Place, prepare_process
 from ray_jobs.settings import Settings
 
@@ -24,8 +24,10 @@ def train_detector(
     weights: Path | None = None,
     resume_from: Path | None = None,
     cache_folder: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Train to the end or to early stopping; ``report`` is called on every rank after every epoch.
+    """Train to the end or to early stopping; ``report`` is called on every rank after every epoch, ``progress`` about
+    once a second on the way.
 
     ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
     a folder that ``EpochReport.write_checkpoint`` wrote. ``work_dir`` is this process's own folder for its files.
@@ -35,7 +37,7 @@ def train_detector(
     from ray_jobs.detector.trainer import DetectorTraining
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights)
-    DetectorTraining(arguments, index, place, report, resume_from, cache_folder).train()
+    DetectorTraining(arguments, index, place, report, resume_from, cache_folder, progress).train()
 
 
 def ultralytics_arguments(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.detector.epoch_report import EpochReport
 from ray_jobs.errors import RunExists, TrainingError
+from ray_jobs.flows.measures import RankMeasures
 from ray_jobs.storage import Storage, scratch_folder, sha256_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ OWNER = "owner.json"  # names the run that a place in storage belongs to
 class CheckpointReporter:
     """Reports every epoch of one rank to Ray Train; called on all ranks equally often."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, measures: RankMeasures) -> None:
+        self.storage, self.measures = storage, measures
         self.dropped = 0
         self.blocked_s = 0.0
         self._idle = threading.Event()
@@ -43,6 +44,7 @@ class CheckpointReporter:
         started = time.perf_counter()
         checkpoint = self._write(report)
         self.blocked_s = time.perf_counter() - started
+        self.measures.epoch(report, self.blocked_s)
         ray.train.report(
             {
                 **report.metrics,
@@ -82,7 +84,8 @@ class CheckpointReporter:
         import ray.train
 
         try:
-            self.storage.put_folder(Path(checkpoint.path), f"{EXPERIMENT}/{name}")
+            with self.measures.upload(Path(checkpoint.path), epoch=int(name.removeprefix("epoch_"))):
+                self.storage.put_folder(Path(checkpoint.path), f"{EXPERIMENT}/{name}")
         finally:
             self._idle.set()
         place = ray.train.get_context().get_storage()

@@ -19,6 +19,7 @@ from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.dataset.pixel_cache import private_cache_folder
 from ray_jobs.errors import PlatformError, TrainingError
 from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter, fetch_checkpoint
+from ray_jobs.flows.measures import RankMeasures
 from ray_jobs.flows.ray_cluster import WorkerPlan
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, scratch_folder
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch."""
+    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch. ``run`` is
+    the name under which its metrics are found."""
 
     settings: Settings
     index: DatasetIndex
     storage: Storage
     weights: bytes
     cpus: int
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,20 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     if task.weights:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
+    measures = RankMeasures(task.run, place.rank, task.storage.url)
     train_detector(
         task.settings,
         task.index,
         place,
         work_dir,
-        CheckpointReporter(task.storage),
+        CheckpointReporter(task.storage, measures),
         batch_size=manifest.get("batch_size") or _global_batch(task, place),
         weights=weights,
         resume_from=resume_from,
         cache_folder=private_cache_folder(),
+        progress=measures.progress,
     )
+    measures.close()
 
 
 def _check_shared(storage: Storage) -> None:
