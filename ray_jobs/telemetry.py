@@ -14,6 +14,7 @@ The thread also keeps Ray off the training thread: to set a value is to write in
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,6 +54,9 @@ def _counter(stage: Stage, name: str, unit: str, help: str, *labels: str) -> Met
 
 # The run, from its driver. Stages: start, train, assess, log, search, finished, failed, stopped.
 RUN_STAGE = _gauge("run", "run_stage", "bool", "1 for the stage it is in, 0 for those it left.", "run", "stage")
+RUN_INFO = _gauge(
+    "run", "run_info", "1", "Where to find it elsewhere.", "run", "ray_job", "mlflow_experiment", "mlflow_run"
+)
 RUN_START = _gauge("run", "run_start_timestamp_seconds", "seconds", "Unix time at which this command began.")
 STAGE_START = _gauge("run", "stage_start_timestamp_seconds", "seconds", "Unix time at which the present stage began.")
 
@@ -162,7 +166,7 @@ class NullMeter:
     def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
         """Nothing."""
 
-    def watch(self, metric: Metric, read: Callable[[], float], **labels: str) -> None:
+    def watch(self, look: Callable[[], None]) -> None:
         """Nothing."""
 
     def forget(self, metric: Metric) -> None:
@@ -180,7 +184,7 @@ class Meter(NullMeter):
         self._lock = threading.Lock()
         self._gauges: dict[_Key, float] = {}
         self._added: dict[_Key, float] = {}
-        self._watched: dict[_Key, Callable[[], float]] = {}
+        self._looks: list[Callable[[], None]] = []
         self._instruments: dict[Metric, Any] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -198,18 +202,14 @@ class Meter(NullMeter):
         with self._lock:
             self._added[key] = self._added.get(key, 0.0) + amount
 
-    def watch(self, metric: Metric, read: Callable[[], float], **labels: str) -> None:
-        """A gauge that is read every few seconds, in the meter's thread."""
-        key = self._key(metric, labels)
-        with self._lock:
-            self._watched[key] = read
+    def watch(self, look: Callable[[], None]) -> None:
+        """Call this every few seconds and at the end, in the meter's thread, to set what has to be asked for."""
+        self._looks.append(look)
 
     def forget(self, metric: Metric) -> None:
         """Stop saying a gauge; its series end within 20 s."""
         with self._lock:
-            for kept in (self._gauges, self._watched):
-                for key in [key for key in kept if key[0] == metric]:
-                    del kept[key]
+            self._gauges = {key: value for key, value in self._gauges.items() if key[0] != metric}
 
     def close(self) -> None:
         """Hand over what is left. Ray sends it on when the process ends in good order."""
@@ -222,24 +222,18 @@ class Meter(NullMeter):
 
     def _run(self) -> None:
         """Until the end: what was counted, what is watched, and every gauge again."""
-        beat = 0
+        looked = 0.0
         try:
-            while not self._closed.wait(REFRESH_S):
-                if beat % WATCH_S == 0:
-                    self._read_watched()
+            open_still = True
+            while open_still:
+                open_still = not self._closed.wait(REFRESH_S)
+                if not open_still or time.monotonic() - looked >= WATCH_S:
+                    looked = time.monotonic()
+                    for look in self._looks:
+                        look()
                 self._publish()
-                beat += 1
-            self._read_watched()
-            self._publish()
         except Exception as error:  # the boundary: what nobody can see may not stop what is trained
             logger.warning("no metrics from here on: %s: %s", type(error).__name__, error)
-
-    def _read_watched(self) -> None:
-        with self._lock:
-            watched = list(self._watched.items())
-        read = {key: float(value()) for key, value in watched}
-        with self._lock:
-            self._gauges |= {key: value for key, value in read.items() if key in self._watched}
 
     def _publish(self) -> None:
         with self._lock:

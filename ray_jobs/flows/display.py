@@ -66,7 +66,7 @@ class LiveDisplay(Display):
         self._console = console or Console(highlight=False)
         self._live: Live | None = None
         self._progress: Callable[[], Word | None] = lambda: None
-        self._word: Word | None = None
+        self._said: Word | None = None
         self._asked = 0.0
         self._run, self._stage, self._since, self._restarts = "", "", time.monotonic(), 0
         self._epochs: list[Epoch] = []
@@ -94,11 +94,11 @@ class LiveDisplay(Display):
     def epoch(self, epoch: Epoch, best: Epoch | None) -> None:
         """An epoch is finished. One that was repeated replaces its first attempt."""
         self._epochs = [*(each for each in self._epochs if each.number < epoch.number), epoch]
-        self._best, self._word = best, None
+        self._best = best
 
     def restarted(self, restarts: int) -> None:
         """Workers were lost for the ``restarts``-th time."""
-        self._restarts, self._word = restarts, None
+        self._restarts, self._said = restarts, None
         super().restarted(restarts)
 
     def close(self) -> None:
@@ -125,19 +125,23 @@ class LiveDisplay(Display):
         rows.add_row("mAP50-95", self._trend())
         rows.add_row("speed", self._speed())
         rows.add_row("checkpoint", self._checkpoint())
+        rows.add_row("restarts", str(self._restarts))
         return rows
 
     def _ask(self) -> None:
         if self._stage != "train" or time.monotonic() - self._asked < 1:
             return
         self._asked = time.monotonic()
-        word = self._progress()
-        if word and word.progress.epoch > self._finished:
-            self._word = word
+        self._said = self._progress() or self._said
 
     @property
     def _finished(self) -> int:
         return self._epochs[-1].number if self._epochs else 0
+
+    @property
+    def _word(self) -> Word | None:
+        """What was said of the epoch that is going on; None where nothing was yet."""
+        return self._said if self._said and self._said.progress.epoch > self._finished else None
 
     def _bar(self) -> Any:
         from rich.progress_bar import ProgressBar
@@ -148,7 +152,7 @@ class LiveDisplay(Display):
         step = f"step {self._word.progress.step}/{self._word.progress.steps}" if self._word else ""
         line.add_row(
             f"{self._finished}/{self.epochs}",
-            ProgressBar(total=self.epochs, completed=self._finished + within, width=28),
+            ProgressBar(total=self.epochs, completed=self._finished + within, width=28, complete_style="green"),
             step,
             self._left(within),
         )
@@ -186,10 +190,11 @@ class LiveDisplay(Display):
         return f"{self._epochs[-1].metrics['images_per_second']:.1f} images/s{self._epochs[-1].waited}"
 
     def _checkpoint(self) -> str:
-        stored = self._word.stored_epoch if self._word else 0
-        state = f"epoch {stored} stored" if stored else "none stored yet" if self._word else "-"
-        storing = ", one on its way" if self._word and self._word.storing else ""
-        return f"{state}{storing}   restarts {self._restarts}"
+        if self._said is None:
+            return "-"
+        stored = self._said.stored_epoch
+        storing = ", one on its way" if self._said.storing else ""
+        return (f"epoch {stored} stored" if stored else "none stored yet") + storing
 
 
 def sparkline(values: list[float]) -> str:

@@ -171,9 +171,18 @@ class RunMeasures:
 
     def tracking(self, figures: Callable[[], TrackingFigures]) -> None:
         """Where to ask how tracking is doing, every few seconds."""
-        self._meter.watch(t.SPOOLED, lambda: figures().pending)
-        self._meter.watch(t.TRACKING_SENT, lambda: figures().sent)
-        self._meter.watch(t.TRACKING_REPLAYED, lambda: figures().late)
+
+        def look() -> None:
+            now = figures()
+            self._meter.set(t.SPOOLED, now.pending)
+            self._meter.set(t.TRACKING_SENT, now.sent)
+            self._meter.set(t.TRACKING_REPLAYED, now.late)
+            self._meter.forget(t.RUN_INFO)
+            self._meter.set(
+                t.RUN_INFO, 1, ray_job=_ray_job(), mlflow_experiment=now.experiment_id, mlflow_run=now.run_id
+            )
+
+        self._meter.watch(look)
 
     def tested(self, map50: float | None) -> None:
         """What the best weights are worth on the test split."""
@@ -192,3 +201,10 @@ class RunMeasures:
     def close(self) -> None:
         """Hand over what is left."""
         self._meter.close()
+
+
+def _ray_job() -> str:
+    """The job's number in the Ray dashboard."""
+    import ray
+
+    return str(ray.get_runtime_context().get_job_id())

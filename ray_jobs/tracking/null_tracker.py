@@ -27,11 +27,14 @@ class TrackingOutcome:
 
 
 class TrackingFigures(NamedTuple):
-    """Records that wait, that the server has confirmed, and that it confirmed late, after it had failed."""
+    """Records that wait, that the server has confirmed, and that it confirmed late, after it had failed; and the
+    server's names for the run."""
 
     pending: int = 0
     sent: int = 0
     late: int = 0
+    experiment_id: str = ""
+    run_id: str = ""
 
 
 class NullTracker:

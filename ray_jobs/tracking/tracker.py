@@ -121,7 +121,9 @@ class Tracker:
 
     def figures(self) -> TrackingFigures:
         """How delivery is doing, counted now: reads what waits in the spool."""
-        return TrackingFigures(self._delivery.pending(), self._delivery.cursor.records, self._late)
+        cursor = self._delivery.cursor
+        names = (cursor.experiment_id or "", cursor.run_id or "")
+        return TrackingFigures(self._delivery.pending(), cursor.records, self._late, *names)
 
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> TrackingOutcome:
         """End the run as FINISHED, FAILED or KILLED, and wait up to ``timeout_s`` for the server to have it all.
