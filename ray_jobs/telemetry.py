@@ -24,12 +24,14 @@ logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # Ray reports every 10 s, never more often than each second, and forgets gauges after two reports
 WATCH_S = 5.0
 
-Stage = Literal["run", "training", "checkpoints", "tuning", "data", "tracking", "faults", "registry", "reading"]
+Stage = Literal[
+    "run", "training", "checkpoints", "tuning", "data", "tracking", "faults", "registry", "reading", "cluster"
+]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """``name`` as Prometheus has it after ``ray_``. Labels are few and bounded: never a file, an image or a patient."""
+    """Labels are few and bounded: never a file, an image or a patient. ``exporter``: whose endpoint it is found at."""
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -37,11 +39,12 @@ class Metric:
     labels: tuple[str, ...]
     help: str
     stage: Stage
+    exporter: Literal["ray", "probe"] = "ray"
 
     @property
     def series(self) -> str:
         """The name in Prometheus."""
-        return f"ray_{self.name}"
+        return f"ray_{self.name}" if self.exporter == "ray" else self.name
 
 
 def _gauge(stage: Stage, name: str, unit: str, help: str, *labels: str) -> Metric:
@@ -53,12 +56,14 @@ def _counter(stage: Stage, name: str, unit: str, help: str, *labels: str) -> Met
 
 
 # The run, from its driver. Stages: start, train, assess, log, search, finished, failed, stopped.
-RUN_STAGE = _gauge("run", "run_stage", "bool", "1 for the stage it is in, 0 for those it left.", "run", "stage")
+RUN_STAGE = _gauge("run", "run_stage", "bool", "1 for the stage it is in now, 0 for those it left.", "run", "stage")
 RUN_INFO = _gauge(
     "run", "run_info", "1", "Where to find it elsewhere.", "run", "ray_job", "mlflow_experiment", "mlflow_run"
 )
 RUN_START = _gauge("run", "run_start_timestamp_seconds", "seconds", "Unix time at which this command began.")
-STAGE_START = _gauge("run", "stage_start_timestamp_seconds", "seconds", "Unix time at which the present stage began.")
+STAGE_START = _gauge(
+    "run", "stage_start_timestamp_seconds", "seconds", "Unix time at which each stage began.", "run", "stage"
+)
 
 # Training, from the driver, after every epoch.
 EPOCHS_PLANNED = _gauge("training", "epochs_planned", "epochs", "Epochs that the run was asked for.")
@@ -151,6 +156,12 @@ PROMOTIONS = _counter("registry", "promotions", "decisions", "Decisions on promo
 READS = _counter("reading", "reads", "images", "Images read.", "node", "outcome")
 READ_SECONDS = _counter("reading", "read_seconds", "seconds", "Time spent reading images.", "node")
 READ_FINDINGS = _counter("reading", "read_findings", "findings", "Findings in the images read.", "node")
+
+# The services beside Ray, from cluster/probe.py.
+PROBE_UP = Metric("xray_probe_up", "gauge", "bool", ("service",), "1 where the API does its work.", "cluster", "probe")
+PROBE_SECONDS = Metric(
+    "xray_probe_seconds", "gauge", "seconds", ("service",), "What asking the API took.", "cluster", "probe"
+)
 
 METRICS: dict[str, Metric] = {value.name: value for value in list(globals().values()) if isinstance(value, Metric)}
 

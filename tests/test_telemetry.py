@@ -13,7 +13,20 @@ from ray_jobs import telemetry
 from ray_jobs.flows.measures import CAUSES, RankMeasures, RunMeasures, cause_of
 from ray_jobs.telemetry import METRICS, Meter, Metric, NullMeter, open_meter
 
-LABELS = {"run", "rank", "node", "stage", "loss", "state", "trial", "severity", "cause", "decision", "outcome"}
+LABELS = {
+    "run",
+    "rank",
+    "node",
+    "stage",
+    "loss",
+    "state",
+    "trial",
+    "severity",
+    "cause",
+    "decision",
+    "outcome",
+    "service",
+}
 OF_A_RUN = {"ray_job", "mlflow_experiment", "mlflow_run"}  # one value each
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 
@@ -25,13 +38,13 @@ def test_a_name_follows_prometheus_practice(metric: Metric) -> None:
     for unit in ("seconds", "bytes"):
         assert (metric.unit == unit) == bool(re.search(rf"_{unit}(_total)?$", metric.name)), metric
     assert metric.help.endswith(".")
-    assert metric.series == f"ray_{metric.name}"
+    assert metric.series == ("" if metric.exporter == "probe" else "ray_") + metric.name
 
 
 @every_metric
 def test_labels_are_bounded(metric: Metric) -> None:
     assert set(metric.labels) <= LABELS | OF_A_RUN
-    assert {"run", "node"} & set(metric.labels)
+    assert {"run", "node", "service"} & set(metric.labels)
 
 
 def test_every_stage_of_the_platform_is_measured() -> None:
@@ -41,7 +54,7 @@ def test_every_stage_of_the_platform_is_measured() -> None:
 
 def test_a_name_is_declared_once() -> None:
     source = Path(telemetry.__file__).read_text(encoding="utf-8")
-    declared = re.findall(r"^[A-Z0-9_]+ = _(?:gauge|counter)\(", source, re.MULTILINE)
+    declared = re.findall(r"^[A-Z0-9_]+ = (?:_gauge|_counter|Metric)\(", source, re.MULTILINE)
     assert len(declared) == len(METRICS) > 40
 
 

@@ -128,7 +128,7 @@ class RunMeasures:
             self._meter.set(t.RUN_STAGE, 0, stage=left)
         self._stages.append(stage)
         self._meter.set(t.RUN_STAGE, 1, stage=stage)
-        self._meter.set(t.STAGE_START, time.time())
+        self._meter.set(t.STAGE_START, time.time(), stage=stage)
 
     def plan(self, epochs: int, ranks: int) -> None:
         """What the run is meant to be: its number of epochs, and of ranks (the most, where that is elastic)."""
