@@ -193,10 +193,32 @@ class RunMeasures:
         """A model version was registered."""
         self._meter.add(t.REGISTERED)
 
+    def promotion(self, decision: str) -> None:
+        """Whether the new model takes the old one's place: ``promoted`` or ``kept``."""
+        self._meter.add(t.PROMOTIONS, decision=decision)
+
     def failed(self, words: str) -> None:
         """Training ended with an error, in these words."""
         if "loss is not finite" in words:
             self._meter.set(t.LOSS_FINITE, 0, rank="driver")
+
+    def close(self) -> None:
+        """Hand over what is left."""
+        self._meter.close()
+
+
+class NodeMeasures:
+    """A node's own: what of the data set it had, and what had to be brought to it."""
+
+    def __init__(self, run: str, node: str) -> None:
+        """``node``: its address, as Ray knows it."""
+        self._meter = t.open_meter(run=run, node=node)
+
+    def data(self, hits: int, misses: int, copied_bytes: int) -> None:
+        """So far in this run: images that were there, images that were not, bytes copied."""
+        self._meter.set(t.CACHE_HITS, hits)
+        self._meter.set(t.CACHE_MISSES, misses)
+        self._meter.set(t.COPIED_BYTES, copied_bytes)
 
     def close(self) -> None:
         """Hand over what is left."""
