@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-cluster lint
+.PHONY: install demo test test-cluster dashboards lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -20,6 +20,9 @@ test: install
 
 test-cluster: install
 	$(BIN)/python -m pytest tests/cluster
+
+dashboards: install  ## write grafana/dashboards/*.json from grafana/*.py
+	$(BIN)/python -m grafana.build
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -20,10 +20,16 @@ FOLDER = Path(__file__).parent / "dashboards"
 def dashboards() -> dict[str, Any]:
     """Every dashboard by its file's name, as plain values."""
     modules = {"training": training, "tuning": tuning, "cluster": cluster, "fleet": fleet}
-    return {
-        f"{name}.json": json.loads(JSONEncoder(sort_keys=True).encode(module.build().build()))
-        for name, module in modules.items()
-    }
+    return {f"{name}.json": _plain(module.build()) for name, module in modules.items()}
+
+
+def _plain(board: Any) -> Any:
+    made = json.loads(JSONEncoder(sort_keys=True).encode(board.build()))
+    del made["style"]  # Grafana knows it no more
+    for variable in made["templating"]["list"]:
+        for name in ("auto", "auto_count", "auto_min", "id"):  # the SDK gives every variable those of intervals
+            del variable[name]
+    return made
 
 
 def text(dashboard: Any) -> str:

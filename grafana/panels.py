@@ -74,7 +74,7 @@ def listing(
     Columns are (title, PromQL, unit), without a title they are not shown; ``shown`` renames labels to columns.
     """
     queries = [(expression, "") for _, expression, _ in columns]
-    panel = _frame(table.Panel(), title, tells, queries, "short", width, 10, (), instant=True)
+    panel = _frame(table.Panel(), title, tells, queries, "short", width, 10, (), instant=True).show_header(True)
     values = {f"Value #{chr(65 + place)}": column for place, (column, _, _) in enumerate(columns)}
     names = shown | {value: column for value, column in values.items() if column}
     join = {"byField": key, "mode": "outer"}
