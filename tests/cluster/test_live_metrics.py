@@ -51,7 +51,7 @@ RECORDED = {
     "xray_probe_seconds": '{service="mlflow"} 0.03',
     "up": '{job="ray",instance="10.0.0.1:8080"} 1',
 }
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def free_port() -> int:
@@ -167,7 +167,7 @@ def live(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         search = subprocess.Popen([sys.executable, HERE / "small_search.py", address], env=joined, **pipes)
         started.append(search)
         killed = kill_a_worker_after_an_epoch(head.pid, run, trainer)
-        code = trainer.wait(300)
+        code = trainer.wait(600)
         assert code == 0, b"".join(said).decode()
         assert next(search.stdout).startswith("MEASURED"), (folder / "errors").read_text()
         time.sleep(3)  # the last values are scraped
@@ -209,7 +209,7 @@ def kill_a_worker_after_an_epoch(head: int, run: Path, trainer: subprocess.Popen
         assert trainer.poll() is None, "the run ended before its first epoch"
         return (run / "journal.jsonl").is_file() and b"epoch" in (run / "journal.jsonl").read_bytes()
 
-    wait_for("the first epoch", an_epoch_is_done, timeout=240, poll=0.2)
+    wait_for("the first epoch", an_epoch_is_done, timeout=480, poll=0.2)
     time.sleep(2.5)  # its figures are scraped
     workers = [each for each in psutil.Process(head).children(recursive=True) if is_train_worker(each)]
     assert len(workers) == 2
