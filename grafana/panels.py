@@ -35,6 +35,7 @@ def lines(
     legend = common.VizLegendOptions().display_mode(shapes.LegendDisplayMode.LIST)
     panel.legend(legend.placement(shapes.LegendPlacement.BOTTOM).show_legend(True))
     panel.tooltip(common.VizTooltipOptions().mode(shapes.TooltipDisplayMode.MULTI))
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
     panel.fill_opacity(25 if stacked else 5).line_width(2).show_points(shapes.VisibilityMode.AUTO).span_nulls(False)
     if limits:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(shapes.GraphTresholdsStyleMode.DASHED))
@@ -53,6 +54,7 @@ def number(
     """One figure, coloured by its limits. With a legend, the legend's text is the figure."""
     panel = _frame(stat.Panel(), title, tells, [(query, legend)], unit, width, 4, limits)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     panel.graph_mode(shapes.BigValueGraphMode.NONE).color_mode(shapes.BigValueColorMode.VALUE)
     if legend:
         panel.text_mode(shapes.BigValueTextMode.NAME)
@@ -63,6 +65,7 @@ def bars(title: str, tells: str, *queries: Query, unit: str = "short", width: in
     """The present value of each series as a bar."""
     panel = _frame(bargauge.Panel(), title, tells, queries, unit, width, 8, limits, instant=True)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     return panel.orientation(shapes.VizOrientation.HORIZONTAL).display_mode(shapes.BarGaugeDisplayMode.BASIC).min(0)
 
 
