@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-faults-all test-cluster lint
+.PHONY: install demo test test-faults test-faults-all test-cluster dashboards lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -26,6 +26,9 @@ test-faults-all: install  ## also those that take longer
 
 test-cluster: install
 	$(BIN)/python -m pytest tests/cluster
+
+dashboards: install  ## write grafana/dashboards/*.json from grafana/*.py
+	$(BIN)/python -m grafana.build
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

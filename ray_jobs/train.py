@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from ray_jobs.entry import run_job
 from ray_jobs.errors import SettingsError
+from ray_jobs.flows.display import open_display
 from ray_jobs.flows.preparation import describe_plan, prepare
 from ray_jobs.flows.run_folder import RunFolder, find_run
 from ray_jobs.flows.summary import print_summary
@@ -30,11 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     began = time.time()
     options = _parse(arguments)
     settings, run = _settings_and_run(options)
-    prepared = prepare(settings, run, _say)
-    if options.dry_run:
-        _say("\n".join(["dry run: everything is in place", *describe_plan(prepared)]))
-        return 0
-    summary = run_training(prepared, _say, began)
+    with open_display() as display:
+        prepared = prepare(settings, run, display)
+        if options.dry_run:
+            display("\n".join(["dry run: everything is in place", *describe_plan(prepared)]))
+            return 0
+        summary = run_training(prepared, display, began)
     print_summary(summary, run.path)
     return 0
 
@@ -58,10 +60,6 @@ def _settings_and_run(options: argparse.Namespace) -> tuple[Settings, RunFolder]
 def _quoted(value: object) -> str:
     """As YAML text: a name such as 2024 or no stays a name."""
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,17 @@ import pytest
 import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
-GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels", "dicom"}
+GROUND = {
+    "errors",
+    "entry",
+    "settings",
+    "training_arguments",
+    "yaml_source",
+    "storage",
+    "pixels",
+    "dicom",
+    "telemetry",
+}
 ROOMS = {"reading", "dataset", "detector", "tracking", "report"}
 FLOWS = {"flows", "serving"}
 JOBS = {"train", "check_data", "predict", "read_server", "sync_tracking", "__main__"}

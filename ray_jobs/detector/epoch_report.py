@@ -1,4 +1,7 @@
-"""What a trainer says after every epoch, and in whose words. Needs neither PyTorch nor Ultralytics."""
+"""What a trainer says after every epoch and on the way to it, and in whose words.
+
+Needs neither PyTorch nor Ultralytics.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +16,9 @@ class EpochReport:
     """What every rank says after every epoch.
 
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
-    which rank 0 alone knows. ``batch_size`` is the global batch. ``capture_checkpoint()``, on rank 0 alone, copies all
-    that the next epoch depends on, and the best weights; what it returns writes that copy into a folder, at any time
-    and in any thread.
+    which rank 0 alone knows, and ``data_wait_seconds`` and ``gpu_memory_bytes``, which are each rank's own.
+    ``batch_size`` is the global batch. ``capture_checkpoint()``, on rank 0 alone, copies all that the next epoch
+    depends on, and the best weights; what it returns writes that copy into a folder, at any time and in any thread.
     """
 
     epoch: int
@@ -25,6 +28,23 @@ class EpochReport:
     last: bool
     batch_size: int
     capture_checkpoint: Callable[[], WriteCheckpoint] | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a rank says within an epoch, about once a second.
+
+    ``epoch`` and ``step`` count from 1, ``steps`` is the epoch's number of batches. ``loss`` is the mean of the epoch
+    so far, all parts together, on this rank. ``images_per_second`` is over all ranks, since the epoch began;
+    ``data_wait_seconds`` is how long this rank has waited for batches in it.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    data_wait_seconds: float
 
 
 def plain_names(metrics: dict[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.best_weights import write_weights
-from ray_jobs.detector.epoch_report import EpochReport, WriteCheckpoint, plain_names
+from ray_jobs.detector.epoch_report import EpochReport, Progress, WriteCheckpoint, plain_names
 from ray_jobs.detector.finite import check_finite
 from ray_jobs.detector.loader import SeededLoader
 from ray_jobs.detector.process import Place
@@ -37,6 +37,8 @@ from ray_jobs.detector.training_state import (
 )
 from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
+
+PROGRESS_S = 1.0  # between two words on progress
 
 
 class DetectorTraining(DetectionTrainer):
@@ -55,15 +57,16 @@ class DetectorTraining(DetectionTrainer):
         cache_folder: Path | None = None,
         *,
         lr_scale: float = 1.0,
-        on_progress: Callable[[], None] = lambda: None,
+        on_batch: Callable[[], None] = lambda: None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.index, self.place, self.report = index, place, report
+        self.index, self.place, self.report, self.on_progress = index, place, report, on_progress
         self.resume_from, self.cache_folder, self.lr_scale = resume_from, cache_folder, lr_scale
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
-        self._started = 0.0
+        self._started = self._data_wait = 0.0
         self._validation_scale = 1.0
         self.model: Any
         self.tloss: Any
@@ -77,7 +80,8 @@ class DetectorTraining(DetectionTrainer):
             self.add_callback(event, lambda trainer, event=event: getattr(trainer, f"_{event}")())
         self.add_callback("on_train_batch_start", lambda trainer: trainer._count_batch())
         for event in ("on_train_batch_start", "on_val_batch_start"):
-            self.add_callback(event, lambda _: on_progress())
+            self.add_callback(event, lambda _: on_batch())
+        self.add_callback("on_train_batch_end", lambda trainer: trainer._say_progress())
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -234,10 +238,24 @@ class DetectorTraining(DetectionTrainer):
             self._unseen_batches = self.last_optimizer_step + 1
             restore_gradients(self, self._resumed["gradients"])
             self._resumed = None
-        self._marks["epoch"], self._started = time.perf_counter(), time.time()
+        self._marks["epoch"], self._started, self._data_wait = time.perf_counter(), time.time(), 0.0
+        self._marks["batch"] = self._marks["said"] = self._marks["epoch"]
 
     def _count_batch(self) -> None:
         self.last_batch += 1
+        self._data_wait += time.perf_counter() - self._marks["batch"]
+
+    def _say_progress(self) -> None:
+        """Seconds apart: reading a loss waits for the GPU."""
+        now = self._marks["batch"] = time.perf_counter()
+        if self.on_progress is None or now - self._marks["said"] < PROGRESS_S:
+            return
+        self._marks["said"] = now
+        steps = len(self.train_loader)
+        step = self.last_batch - self.epoch * steps + 1
+        loss = sum(float(part) for part in self.tloss.values())
+        speed = len(self.train_loader.dataset) * step / steps / (now - self._marks["epoch"])
+        self.on_progress(Progress(self.epoch + 1, step, steps, loss, speed, self._data_wait))
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Raise on all ranks; Ultralytics' own recovery needs files that other ranks do not have."""
@@ -270,7 +288,10 @@ class DetectorTraining(DetectionTrainer):
             "images_per_second": len(self.train_loader.dataset) / training,
             "train_seconds": training,
             "val_seconds": time.perf_counter() - self._marks["trained"],
+            "data_wait_seconds": self._data_wait,
         }
+        if self.device.type == "cuda":
+            speed["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
         fitness = {} if self.fitness is None else {"val/fitness": float(self.fitness)}
         return {**losses, **plain_names(self.metrics or {}), **fitness, **rates, **speed}
 

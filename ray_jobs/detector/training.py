@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.detector.epoch_report import EpochReport
+from ray_jobs.detector.epoch_report import EpochReport, Progress
 from ray_jobs.detector.process import Place, prepare_process
 from ray_jobs.errors import TrainingError
 from ray_jobs.settings import Settings
@@ -26,14 +26,15 @@ def train_detector(
     resume_from: Path | None = None,
     cache_folder: Path | None = None,
     lr_scale: float = 1.0,
-    on_progress: Callable[[], None] = lambda: None,
+    on_batch: Callable[[], None] = lambda: None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
     """Train to the end or to early stopping; ``report`` is called on every rank after every epoch.
 
     ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
     a folder that ``EpochReport.capture_checkpoint`` filled. ``work_dir`` is this process's own folder for its files.
     ``cache_folder`` is shared by the processes of a node and holds decoded pixels. ``lr_scale`` multiplies the learning
-    rate. ``on_progress`` is called before every batch.
+    rate. ``on_batch`` is called before every batch, ``on_progress`` about once a second within an epoch.
 
     Raises ``Diverged`` where numbers are not finite any more, ``WeightsError`` for a state of another model, and
     ``TrainingError`` where memory is too small for the batch.
@@ -43,7 +44,15 @@ def train_detector(
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights)
     training = DetectorTraining(
-        arguments, index, place, report, resume_from, cache_folder, lr_scale=lr_scale, on_progress=on_progress
+        arguments,
+        index,
+        place,
+        report,
+        resume_from,
+        cache_folder,
+        lr_scale=lr_scale,
+        on_batch=on_batch,
+        on_progress=on_progress,
     )
     try:
         training.train()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.detector.epoch_report import EpochReport, WriteCheckpoint
 from ray_jobs.errors import DamagedCheckpoint, DamagedObject
+from ray_jobs.flows.measures import RankMeasures
 from ray_jobs.storage import Storage, room_for, scratch_folder, sha256_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ MANIFEST = "manifest.json"
 class CheckpointReporter:
     """Reports every epoch of one rank to Ray Train; called on all ranks equally often."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, measures: RankMeasures) -> None:
         import ray.train  # noqa: F401 - its first import takes a part of a second, which no epoch should wait for
 
-        self.storage = storage
+        self.storage, self.measures = storage, measures
         self.dropped = 0
         self.blocked_s = 0.0
         self._size = 0
@@ -47,6 +48,7 @@ class CheckpointReporter:
         started = time.perf_counter()
         waited, checkpoint = self._capture(report)
         self.blocked_s = time.perf_counter() - started - waited
+        self.measures.epoch(report, self.blocked_s)
         trouble = self.storage.trouble
         ray.train.report(
             {
@@ -99,7 +101,8 @@ class CheckpointReporter:
                 write(folder)
                 write_manifest(folder, report.epoch, report.last, report.batch_size)
             self._size = sum(file.stat().st_size for file in folder.iterdir())
-            self.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
+            with self.measures.upload(folder, report.epoch):
+                self.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
             self._pending = None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -30,6 +30,7 @@ from ray_jobs.errors import (
 from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter, fetch_checkpoint, read_manifest
 from ray_jobs.flows.controller_lines import Journal, StateLines, append_line, platform_error, root_cause
 from ray_jobs.flows.hang_watch import HangWatch
+from ray_jobs.flows.measures import RankMeasures
 from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan
 from ray_jobs.flows.recovery import repair_list
 from ray_jobs.settings import Settings
@@ -46,14 +47,15 @@ RESIZE_INTERVAL_S = 15.0  # how often an elastic run looks for new nodes; Ray's 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch.
-    ``lr_scale`` multiplies the learning rate after a roll-back."""
+    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch. ``run`` is
+    the name under which its metrics are found. ``lr_scale`` multiplies the learning rate after a roll-back."""
 
     settings: Settings
     index: DatasetIndex
     storage: Storage
     weights: bytes
     cpus: int
+    run: str = ""
     lr_scale: float = 1.0
 
 
@@ -112,7 +114,8 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
     watch = HangWatch(task.settings.cluster.hang_timeout_s)
-    reporter = CheckpointReporter(task.storage)
+    measures = RankMeasures(task.run, place.rank, task.storage.url)
+    reporter = CheckpointReporter(task.storage, measures)
 
     def report(epoch: "EpochReport") -> None:
         watch.pause()
@@ -130,7 +133,8 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
             resume_from=resume_from,
             cache_folder=private_cache_folder(),
             lr_scale=task.lr_scale,
-            on_progress=watch.beat,
+            on_batch=watch.beat,
+            on_progress=measures.progress,
         )
     except WeightsError as error:
         if resume_from is None:
@@ -138,6 +142,7 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
         watch.pause()
+        measures.close()
 
 
 def _check_shared(storage: Storage) -> None:

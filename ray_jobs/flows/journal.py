@@ -24,6 +24,17 @@ class Epoch:
     ended: float
     metrics: dict[str, float]
 
+    @property
+    def loss(self) -> float:
+        """The mean training loss, all parts together."""
+        return sum(value for name, value in self.metrics.items() if name.startswith("train/"))
+
+    @property
+    def waited(self) -> str:
+        """``  waited 3% for data``; empty where that was not measured."""
+        wait, spent = self.metrics.get("data_wait_seconds"), self.metrics.get("train_seconds")
+        return f"  waited {wait / spent:.0%} for data" if wait is not None and spent else ""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -50,6 +61,7 @@ class JournalReader:
     events: list[Event] = field(default_factory=list)
     restarts: int = 0
     repeated: int = 0
+    on_restart: Callable[[str], None] = lambda _words: None  # told Ray's words for the cause
     _offset: int = 0
 
     def read_new(self) -> Iterator[Epoch]:
@@ -64,7 +76,7 @@ class JournalReader:
                 self._offset += len(line)
                 try:
                     epoch = self._parse(json.loads(line))
-                except ValueError:  # cut short by a kill or a full disk, then written on
+                except (ValueError, LookupError, TypeError):  # cut short by a kill or a full disk, then written on
                     continue
                 if epoch is not None:
                     self.epochs.append(epoch)
@@ -72,8 +84,11 @@ class JournalReader:
 
     def _parse(self, line: dict[str, Any]) -> Epoch | None:
         if line["kind"] != "epoch":
-            self.restarts += line["kind"] == "failure"
-            self.events.append(_event(line))
+            event = _event(line)
+            self.events.append(event)
+            if event.kind == "failure":
+                self.restarts += 1
+                self.on_restart(event.text)
             return None
         metrics = line["metrics"]
         if self.epochs and metrics["epoch"] <= self.epochs[-1].number:  # what came of a lost attempt is gone
@@ -100,18 +115,18 @@ def _event(line: dict[str, Any]) -> Event:
 
 
 def epoch_line(epoch: Epoch, total: int) -> str:
-    """``epoch 3/25  loss 8.21  mAP50 0.052  mAP50-95 0.021  18.4 img/s  10:21 left``."""
+    """``epoch 3/25  loss 8.21  mAP50 0.052  mAP50-95 0.021  18.4 img/s  waited 3% for data  10:21 left``."""
     metrics = epoch.metrics
-    loss = sum(value for name, value in metrics.items() if name.startswith("train/"))
     left = (epoch.ended - epoch.started) * (total - epoch.number)
     return (
-        f"epoch {epoch.number:>{len(str(total))}}/{total}  loss {loss:6.3f}  "
+        f"epoch {epoch.number:>{len(str(total))}}/{total}  loss {epoch.loss:6.3f}  "
         f"mAP50 {metrics.get('val/map50', 0):.3f}  mAP50-95 {metrics.get('val/map50_95', 0):.3f}  "
-        f"{metrics['images_per_second']:6.1f} img/s  {_clock(left)} left"
+        f"{metrics['images_per_second']:6.1f} img/s{epoch.waited}  {clock(left)} left"
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``10:21``, ``1:02:03``."""
     minutes, rest = divmod(int(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -18,6 +18,7 @@ from ray_jobs.errors import DataError, TrackingError
 from ray_jobs.flows.ray_cluster import (
     WorkerPlan,
     check_batch,
+    cluster_address,
     connect,
     prepare_environment,
     wait_for_workers,
@@ -65,6 +66,8 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     if settings.tracking.uri not in TRACKING_OFF:
         resolve_uri(settings.tracking.uri, run.path.parent)
     prepare_environment(settings.cluster)
+    address = cluster_address(settings.cluster)
+    say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine, for this run alone")
     connect(settings)
     plan = wait_for_workers(settings, say)
     return Prepared(settings, run, description.yaml_path, report, weights, storage, plan, check_s)

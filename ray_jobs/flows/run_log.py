@@ -15,6 +15,7 @@ from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import Epoch, JournalReader
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.tracking.environment import describe_environment
+from ray_jobs.tracking.null_tracker import TrackingFigures
 from ray_jobs.tracking.registry import RegistryRequest, model_description
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
@@ -107,6 +108,10 @@ class RunLog:
             f"{assessment.split}_map50": f"{measured['map50'] or 0:.4f}",
         }
         return RegistryRequest(name, assessment.onnx, settings.tracking.alias, tags, description)
+
+    def figures(self) -> TrackingFigures:
+        """How the delivery of the record is doing."""
+        return self._tracker.figures()
 
     def finish(self) -> TrackingOutcome:
         """End a run that succeeded."""

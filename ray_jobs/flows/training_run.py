@@ -21,7 +21,8 @@ from ray_jobs.entry import how_to_run
 from ray_jobs.errors import DamagedCheckpoint, PlatformError, RunExists, TrainingError
 from ray_jobs.flows.assessment import Assessment, assess
 from ray_jobs.flows.checkpoints import fetch_checkpoint
-from ray_jobs.flows.journal import JournalReader, epoch_line, follow
+from ray_jobs.flows.display import Display
+from ray_jobs.flows.journal import JournalReader, follow
 from ray_jobs.flows.ownership import Lease, claim_storage
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.flows.recovery import repair_list
@@ -29,11 +30,10 @@ from ray_jobs.flows.run_log import RunLog
 from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
 from ray_jobs.flows.trouble import EventSayer, RoomWatch, StoreWatch
+from ray_jobs.flows.watch import Watch
 from ray_jobs.storage import room_for
 
 logger = logging.getLogger(__name__)
-
-Say = Callable[[str], None]
 
 
 class Stopped(PlatformError):
@@ -44,7 +44,7 @@ class Stopped(PlatformError):
         super().__init__(f"stopped by {number.name}; go on with: {how_to_run('train')} --resume {run}")
 
 
-def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
+def run_training(prepared: Prepared, display: Display, began: float) -> dict[str, Any]:
     """Train, assess, log and register; returns the summary. ``began``: Unix time of the command's start.
 
     Raises ``Stopped`` after SIGINT or SIGTERM, ``TrainingError`` or ``ExportError``; the run can be continued.
@@ -52,7 +52,7 @@ def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
     run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
     try:
         with _stopped_by_signals(run.name), _driving(prepared) as lease, room_for(0, run.path):
-            return _run_logged(prepared, lease, say, began)
+            return _run_logged(prepared, lease, Watch(prepared, display, began), began)
     except BaseException as error:
         with suppress(OSError):  # a disk that is full is said already
             if run.state()["status"] != "finished":
@@ -77,38 +77,45 @@ def _driving(prepared: Prepared) -> Iterator[Lease | None]:
         lease.release()
 
 
-def _run_logged(prepared: Prepared, lease: Lease | None, say: Say, began: float) -> dict[str, Any]:
+def _run_logged(prepared: Prepared, lease: Lease | None, watch: Watch, began: float) -> dict[str, Any]:
     log = RunLog(prepared)
     try:
-        return _run_stages(prepared, log, lease, say, began)
+        return _run_stages(prepared, log, lease, watch, began)
     except BaseException as error:
+        watch.failed(error, isinstance(error, Stopped))
         log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
         raise
 
 
-def _run_stages(prepared: Prepared, log: RunLog, lease: Lease | None, say: Say, began: float) -> dict[str, Any]:
+def _run_stages(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch, began: float) -> dict[str, Any]:
     run = prepared.run
     shutil.copyfile(prepared.data_yaml, run.path / "data.yaml")
     draw_sample_boxes(prepared.report.index, "train", run.plots / "training_labels.jpg")
-    journal = _train(prepared, log, lease, say)
+    journal = _train(prepared, log, lease, watch)
     trained = time.time()
-    assessment = assess(prepared.settings, prepared.report.index, run, say)
-    return _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
+    watch.stage("assess")
+    assessment = assess(prepared.settings, prepared.report.index, run, watch.display)
+    watch.assessed(assessment)
+    watch.stage("log")
+    summary = _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
+    watch.finished(registered=summary["registry"] is not None)
+    return summary
 
 
-def _train(prepared: Prepared, log: RunLog, lease: Lease | None, say: Say) -> JournalReader:
+def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -> JournalReader:
     """Train to the end and bring the results home. Epochs are said and logged as they come."""
     from ray_jobs.flows.distributed import TrainingTask, fit
 
-    settings, run = prepared.settings, prepared.run
+    settings, run, say = prepared.settings, prepared.run, watch.display
     weights = prepared.weights.read_bytes() if prepared.weights else b""
-    task = TrainingTask(settings, prepared.report.index, prepared.storage, weights, prepared.plan.cpus)
+    task = TrainingTask(settings, prepared.report.index, prepared.storage, weights, prepared.plan.cpus, run.name)
     reader = JournalReader(run.journal)
     for epoch in reader.read_new():  # a run that goes on: what an earlier driver may not have logged
         log.epoch(epoch)
     if reader.epochs:
         say(f"going on with {run.name} after epoch {reader.epochs[-1].number} of {settings.epochs}")
     say(f"training on {prepared.plan.describe()}; checkpoints go to {prepared.storage.url}; the workers are starting")
+    watch.follow(reader, log)
     say_events = EventSayer(reader, settings.cluster, say, log.fault)
     watch_room = RoomWatch(reader, prepared.plan, settings.cluster, say)
     watch_store = StoreWatch(prepared.storage, say, log.fault)
@@ -123,7 +130,7 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, say: Say) -> Jo
         result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
         for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
             watch_store.heard()
-            say(epoch_line(epoch, settings.epochs))
+            watch.epoch(epoch)
             log.epoch(epoch)
         trained = result.get()
         if not reader.epochs:

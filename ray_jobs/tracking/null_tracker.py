@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray_jobs.tracking.registry import Registered, RegistryRequest
 
@@ -26,6 +26,17 @@ class TrackingOutcome:
     error: str | None = None
 
 
+class TrackingFigures(NamedTuple):
+    """Records that wait, that the server has confirmed, and that it confirmed late, after it had failed; and the
+    server's names for the run."""
+
+    pending: int = 0
+    sent: int = 0
+    late: int = 0
+    experiment_id: str = ""
+    run_id: str = ""
+
+
 class NullTracker:
     """No tracking: takes every call and does nothing."""
 
@@ -46,6 +57,10 @@ class NullTracker:
 
     def register(self, request: RegistryRequest) -> None:
         """Nothing."""
+
+    def figures(self) -> TrackingFigures:
+        """Zeros."""
+        return TrackingFigures()
 
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> TrackingOutcome:  # noqa: ARG002 - a twin
         """An outcome without a run."""

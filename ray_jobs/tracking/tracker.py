@@ -29,7 +29,7 @@ from ray_jobs.tracking.addresses import (
 )
 from ray_jobs.tracking.client import cause
 from ray_jobs.tracking.delivery import Delivery
-from ray_jobs.tracking.null_tracker import NullTracker, TrackingOutcome
+from ray_jobs.tracking.null_tracker import NullTracker, TrackingFigures, TrackingOutcome
 from ray_jobs.tracking.registry import Registered, RegistryRequest
 from ray_jobs.tracking.spool import Record, Spool, read_spool, spool_path
 from ray_jobs.tracking.system import INTERVAL_S, SystemMetrics
@@ -59,7 +59,7 @@ class Tracker:
         self._delivery = Delivery(self._run_dir, uri)
         self._points: dict[tuple[str, int], float] = {}
         self._system: SystemMetrics | None = None
-        self._lost = 0
+        self._lost = self._late = 0
         self._error: str | None = None
         self._closing = False
         self._wake = threading.Event()
@@ -119,6 +119,12 @@ class Tracker:
         self._system = SystemMetrics(self._log_system, self._run_dir, interval_s)
         self._system.start(self._last_system_step + 1)
 
+    def figures(self) -> TrackingFigures:
+        """How delivery is doing, counted now: reads what waits in the spool."""
+        cursor = self._delivery.cursor
+        names = (cursor.experiment_id or "", cursor.run_id or "")
+        return TrackingFigures(self._delivery.pending(), cursor.records, self._late, *names)
+
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> TrackingOutcome:
         """End the run as FINISHED, FAILED or KILLED, and wait up to ``timeout_s`` for the server to have it all.
 
@@ -166,6 +172,7 @@ class Tracker:
                 continue
             if pause is not None:
                 log.info("tracking: the server answers again; %d records sent", sent)
+                self._late += sent
             pause, self._error = None, None
             if closing:
                 break

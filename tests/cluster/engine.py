@@ -32,7 +32,7 @@ SECRETS = (
     "S3_SECRET_KEY",
     "GRAFANA_ADMIN_PASSWORD",
 )
-OWN_IMAGE_SERVICES = ("ray-head", "ray-worker", "mlflow", "buckets", "object-store-user")
+OWN_IMAGE_SERVICES = ("ray-head", "ray-worker", "mlflow", "buckets", "object-store-user", "probe")
 
 
 def new_secrets() -> dict[str, str]:

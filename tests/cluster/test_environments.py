@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.clients import Outside, answers
 from tests.cluster.engine import PROJECT, Environment, docker, new_secrets, wait_for
 
-PARTS = ("ray-worker", "mlflow", "prometheus", "alertmanager")
+PARTS = ("ray-worker", "mlflow", "prometheus", "alertmanager", "probe")
 PORTS = (8265, 5000, 9000, 9090, 9093)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -59,7 +59,7 @@ def trained(training: Environment, outside: Outside) -> SimpleNamespace:
 
 
 def test_everything_is_healthy(training: Environment) -> None:
-    parts = ("ray-head", "minio", "mlflow", "prometheus", "alertmanager")
+    parts = ("ray-head", "minio", "mlflow", "prometheus", "alertmanager", "probe")
     assert healthy(training) == dict.fromkeys(parts, 1) | {"ray-worker": 2}
 
 
@@ -110,9 +110,16 @@ def test_the_series_are_in_prometheus(outside: Outside) -> None:
     assert nodes
     up = {(each["metric"]["job"], each["value"][1]) for each in outside.prometheus("up")}
     # Ceph has no page of MinIO's figures.
-    assert up == {("object-store", "0"), *((job, "1") for job in ("ray", "mlflow", "prometheus", "alertmanager"))}
+    assert up == {
+        ("object-store", "0"),
+        *((job, "1") for job in ("ray", "mlflow", "probe", "prometheus", "alertmanager")),
+    }
+    asked = {(each["metric"]["service"], each["value"][1]) for each in outside.prometheus("xray_probe_up")}
+    assert asked == {("object-store", "1"), ("mlflow", "1")}
     # Gone from Ray's own page when the run ends; Prometheus has kept them.
     training = 'count(last_over_time({__name__=~"ray_train_.*"}[15m]))'
+    ours = "max by (run) (last_over_time(ray_xray_epoch[15m])) == 2"
+    assert wait_for("the epochs of the training", lambda: outside.prometheus(ours), timeout=60)
     assert wait_for("the figures of the training", lambda: outside.prometheus(training), timeout=60)
 
 

@@ -1,11 +1,14 @@
 """Prometheus, Alertmanager and Grafana settings, read by Prometheus' and Alertmanager's own tools."""
 
+import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
 
+from ray_jobs.telemetry import METRICS
 from tests.cluster.engine import HERE, PROJECT
 
 CLUSTER = PROJECT / "cluster"
@@ -29,8 +32,37 @@ def test_alert_rules_are_valid() -> None:
     assert "SUCCESS" in checked("promtool", "check", "rules", *rules)
 
 
-def test_alert_rules_fire_when_they_should() -> None:
+def test_alert_rules_fire_when_they_should_and_not_otherwise() -> None:
     checked("promtool", "test", "rules", str(HERE / "alerts.test.yaml"))
+
+
+def alerts() -> list[dict[str, Any]]:
+    files = [yaml.safe_load(file.read_text()) for file in (CLUSTER / "prometheus" / "rules").glob("*.yaml")]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_is_tested_for_firing() -> None:
+    told = (HERE / "alerts.test.yaml").read_text()
+    assert {alert["alert"] for alert in alerts() if f"{alert['alert']} " not in told} == set()
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_every_alert_says_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
+    said = alert["annotations"]
+    assert alert["labels"]["severity"] in ("page", "warn")
+    assert said["summary"].endswith((".", "again."))
+    assert said["action"].endswith(".")
+    file, _, heading = said["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (PROJECT / file).read_text(), re.MULTILINE)
+    assert heading == alert["alert"].lower()
+    assert heading in {each.lower() for each in headings}
+
+
+def test_no_alert_looks_at_a_metric_that_is_not_declared() -> None:
+    declared = {metric.series for metric in METRICS.values()}
+    used = {name for alert in alerts() for name in re.findall(r"\b(?:ray_)?xray_[a-z0-9_]+", alert["expr"])}
+    assert used
+    assert used <= declared
 
 
 def test_alertmanager_settings_are_valid() -> None:

@@ -1,0 +1,59 @@
+"""What a search tells Prometheus, from its driver. The metrics are declared in ``telemetry``.
+
+In: trials as they go. Out: values in a meter. No method blocks or raises.
+"""
+
+import time
+from typing import Literal
+
+from ray_jobs import telemetry as t
+
+TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
+STATES: tuple[TrialState, ...] = ("waiting", "running", "finished", "stopped", "failed")
+
+
+class SearchMeasures:
+    """One search. Trials are named by their number (``"00003"``), never by what they try."""
+
+    def __init__(self, run: str, began: float) -> None:
+        """``run``: the search's name; ``began``: Unix time of the command's start."""
+        self._meter = t.open_meter(run=run)
+        self._states: dict[str, TrialState] = {}
+        self._planned: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+        self._best: float | None = None
+        self._meter.set(t.RUN_START, began)
+        self.stage("search")
+
+    def stage(self, stage: str) -> None:
+        """``search``, then ``finished``, ``failed`` or ``stopped``."""
+        self._meter.forget(t.RUN_STAGE)
+        self._meter.set(t.RUN_STAGE, 1, stage=stage)
+        self._meter.set(t.STAGE_START, time.time(), stage=stage)
+
+    def trial(self, trial: str, state: TrialState, planned_epochs: int) -> None:
+        """A trial is in a state; ``planned_epochs`` is what it trains if nothing stops it."""
+        self._states[trial], self._planned[trial] = state, planned_epochs
+        for each in STATES:
+            self._meter.set(t.TRIALS, sum(state == each for state in self._states.values()), state=each)
+        self._count()
+
+    def result(self, trial: str, epoch: int, best: float, seconds: float) -> None:
+        """A trial has trained ``epoch`` epochs in ``seconds``; ``best`` is its best value so far, more is better."""
+        self._epochs[trial] = epoch
+        self._best = best if self._best is None else max(best, self._best)
+        self._meter.set(t.TRIAL_EPOCH, epoch, trial=trial)
+        self._meter.set(t.TRIAL_METRIC, best, trial=trial)
+        self._meter.set(t.TRIAL_SECONDS, seconds, trial=trial)
+        self._meter.set(t.SEARCH_BEST, self._best)
+        self._count()
+
+    def _count(self) -> None:
+        stopped = [trial for trial, state in self._states.items() if state == "stopped"]
+        saved = sum(self._planned[trial] - self._epochs.get(trial, 0) for trial in stopped)
+        self._meter.set(t.SEARCH_EPOCHS, sum(self._epochs.values()))
+        self._meter.set(t.SEARCH_EPOCHS_SAVED, saved)
+
+    def close(self) -> None:
+        """Hand over what is left."""
+        self._meter.close()

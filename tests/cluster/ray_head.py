@@ -1,0 +1,18 @@
+"""A Ray cluster of one node for the live metrics test: prints its address, session folder, and ends with its input."""
+
+import sys
+
+import ray.cluster_utils
+
+cluster = ray.cluster_utils.Cluster(
+    initialize_head=True,
+    head_node_args={
+        "num_cpus": 3,
+        "include_dashboard": True,
+        "dashboard_port": 0,
+        "_system_config": {"metrics_report_interval_ms": 1000},
+    },
+)
+print("READY", cluster.address, cluster.head_node.get_session_dir_path(), flush=True)
+sys.stdin.read()
+cluster.shutdown()
