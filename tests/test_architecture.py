@@ -11,12 +11,12 @@ import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
-ROOMS = {"reading", "dataset", "detector", "tracking"}
+ROOMS = {"reading", "dataset", "detector", "tracking", "search"}
 FLOWS = {"flows"}
-JOBS = {"train", "check_data", "predict", "sync_tracking", "__main__"}
+JOBS = {"train", "tune", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
-ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}}
-NEIGHBOURS = {"ultralytics": {"detector"}, "mlflow": {"tracking"}, "boto3": {"storage"}, "pyarrow": {"storage"}}
+ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}, "search": set()}
+NEIGHBOURS = {"ultralytics": {"detector"}, "mlflow": {"tracking"}, "boto3": {"storage"}, "pyarrow": {"storage"}, "optuna": {"search"}}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

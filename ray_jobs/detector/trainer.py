@@ -46,9 +46,10 @@ class DetectorTraining(DetectionTrainer):
         report: Callable[[EpochReport], None],
         resume_from: Path | None = None,
         cache_folder: Path | None = None,
+        carried: bool = False,
     ) -> None:
         self.index, self.place, self.report = index, place, report
-        self.resume_from, self.cache_folder = resume_from, cache_folder
+        self.resume_from, self.cache_folder, self.carried = resume_from, cache_folder, carried
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
@@ -188,7 +189,7 @@ class DetectorTraining(DetectionTrainer):
         if self.resume_from is None:
             return
         self._resumed = load_state(self.resume_from / "state.pt")
-        restore_state(self, self._resumed)
+        restore_state(self, self._resumed, self.carried)
         self.last_optimizer_step = self._resumed["last_optimizer_step"]
         if self.place.rank == 0:
             for name, target in (("results.csv", self.csv), ("best.pt", self.best)):
@@ -283,6 +284,8 @@ class DetectorTraining(DetectionTrainer):
 
     def save_model(self) -> bool:
         """Write best.pt when this epoch is the best and last.pt at the end, both loadable by plain Ultralytics."""
+        if not self.args.save:
+            return False
         if self.best_fitness == self.fitness:
             write_weights(self, self.best)
         if self.stop or self.epoch + 1 >= self.epochs:

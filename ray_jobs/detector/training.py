@@ -24,18 +24,22 @@ def train_detector(
     weights: Path | None = None,
     resume_from: Path | None = None,
     cache_folder: Path | None = None,
+    keep_weights: bool = True,
+    carried: bool = False,
 ) -> None:
     """Train to the end or to early stopping; ``report`` is called on every rank after every epoch.
 
     ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
     a folder that ``EpochReport.write_checkpoint`` wrote. ``work_dir`` is this process's own folder for its files.
-    ``cache_folder`` is shared by the processes of a node and holds decoded pixels.
+    ``cache_folder`` is shared by the processes of a node and holds decoded pixels. Without ``keep_weights`` no best.pt
+    and last.pt are written. ``carried`` says that ``resume_from`` comes from a training with other parameters, whose
+    weights and optimizer state are taken, and whose learning rate and the like are not.
     """
     prepare_process(place)
     from ray_jobs.detector.trainer import DetectorTraining
 
-    arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights)
-    DetectorTraining(arguments, index, place, report, resume_from, cache_folder).train()
+    arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
+    DetectorTraining(arguments, index, place, report, resume_from, cache_folder, carried).train()
 
 
 def ultralytics_arguments(

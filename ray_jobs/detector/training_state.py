@@ -54,12 +54,20 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_state(trainer: Any, state: dict[str, Any]) -> None:
-    """Put a state into a fresh trainer whose model, EMA and optimizer exist. Gradients follow when training starts."""
+def restore_state(trainer: Any, state: dict[str, Any], carried: bool = False) -> None:
+    """Put a state into a fresh trainer whose model, EMA and optimizer exist. Gradients follow when training starts.
+
+    Of a ``carried`` state, which was trained with other parameters, the trainer keeps its own learning rate, momentum
+    and weight decay.
+    """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in trainer.optimizer.param_groups]
     _unwrapped(trainer).load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
     trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
+    if carried:
+        for group, values in zip(trainer.optimizer.param_groups, own, strict=True):
+            group.update(values)
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_fitness, trainer.fitness = state["best_fitness"], state["fitness"]
     vars(trainer.stopper).update(state["stopper"])

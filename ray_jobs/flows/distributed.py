@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, scratch_folder
 
 if TYPE_CHECKING:
+    from ray_jobs.detector.epoch_report import EpochReport
     from ray_jobs.detector.process import Place
 
 
@@ -110,10 +112,25 @@ def train_worker(config: dict[str, TrainingTask]) -> str | None:
 
 def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     from ray_jobs.detector.process import prepare_process
-    from ray_jobs.detector.training import train_detector
 
     prepare_process(place)
-    resume_from = _resume_folder(task.storage, work_dir)
+    train_rank(task, place, work_dir, CheckpointReporter(task.storage), _resume_folder(task.storage, work_dir))
+
+
+def train_rank(
+    task: TrainingTask,
+    place: "Place",
+    work_dir: Path,
+    report: Callable[["EpochReport"], None],
+    resume_from: Path | None,
+    **how: bool,
+) -> None:
+    """One rank of a training run, from the checkpoint in ``resume_from`` (None: from the start) to the end.
+
+    ``how`` is passed on to ``train_detector``.
+    """
+    from ray_jobs.detector.training import train_detector
+
     manifest = json.loads((resume_from / MANIFEST).read_text()) if resume_from else {}
     if manifest.get("last"):
         return  # the run was stopped after its last epoch
@@ -126,11 +143,12 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         task.index,
         place,
         work_dir,
-        CheckpointReporter(task.storage),
+        report,
         batch_size=manifest.get("batch_size") or _global_batch(task, place),
         weights=weights,
         resume_from=resume_from,
         cache_folder=private_cache_folder(),
+        **how,
     )
 
 

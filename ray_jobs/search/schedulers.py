@@ -27,7 +27,7 @@ class Order:
 
 
 class Scheduler(Protocol):
-    """Decides with what it was told so far. Trials are known by number, epochs count from 1, higher scores are better."""
+    """Decides with what it was told so far. Trials are known by number, epochs count from 1, higher is better."""
 
     def suggested(self, trial: int, parameters: Mapping[str, Value]) -> None:
         """A trial exists."""

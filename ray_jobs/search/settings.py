@@ -61,8 +61,8 @@ class SearcherSettings(Section):
     name: Literal["auto", "random", "tpe", "gp", "grid"] = "auto"  # auto: tpe where Optuna is installed, else random
     seed: Annotated[int, Field(ge=0)] = 0
     startup: Annotated[int, Field(ge=1)] = 8  # trials at random before a model is asked
-    points: list[dict[str, Any]] = []  # tried first
-    earlier: list[str] = []  # names of searches whose trials the model learns from
+    points: list[dict[str, Any]] = Field(default_factory=list)  # tried first
+    earlier: list[str] = Field(default_factory=list)  # names of searches whose trials the model learns from
 
 
 class SearchSettings(Section):
@@ -176,7 +176,9 @@ def _check_agreement(settings: SearchSettings, space: Space, base: Settings) -> 
     scheduler, searcher, epochs = settings.scheduler, settings.searcher, settings.budget.epochs
     if settings.metric not in METRICS:
         near = difflib.get_close_matches(settings.metric, METRICS, n=1, cutoff=0.3)
-        problems.append((("metric",), f"{settings.metric!r} is never reported; there are {', '.join(METRICS)}{_near(near)}"))
+        problems.append(
+            (("metric",), f"{settings.metric!r} is never reported; there are {', '.join(METRICS)}{_near(near)}")
+        )
     if scheduler.name in ("asha", "hyperband") and scheduler.grace_epochs > epochs:
         text = f"{scheduler.grace_epochs} is above budget.epochs {epochs}: no trial could ever be stopped"
         problems.append((("scheduler", "grace_epochs"), text))

@@ -112,7 +112,9 @@ def parse_space(values: Mapping[str, Any]) -> tuple[Space, list[tuple[str, str]]
         except ValueError as error:
             problems.append((name, str(error)))
     if not domains and not problems:
-        problems.append(("", "is empty: name at least one parameter to search, such as lr0: {loguniform: [1e-4, 1e-1]}"))
+        problems.append(
+            ("", "is empty: name at least one parameter to search, such as lr0: {loguniform: [1e-4, 1e-1]}")
+        )
     return Space(domains, fixed), problems
 
 
@@ -139,11 +141,14 @@ def _choice(kind: Any, given: object) -> Choice:
 
 
 def _range(kind: Any, given: object) -> Range:
-    numbers = isinstance(given, list) and len(given) == 2
-    numbers = numbers and all(isinstance(n, int | float) and not isinstance(n, bool) for n in given)  # type: ignore[attr-defined]
-    if not numbers:
+    ends = given if isinstance(given, list) else []
+    low, high = ends if len(ends) == 2 else (None, None)
+    if (
+        isinstance(low, bool)
+        or isinstance(high, bool)
+        or not (isinstance(low, int | float) and isinstance(high, int | float))
+    ):
         raise ValueError(f"{kind} must be two numbers [low, high], got {given!r}")
-    low, high = given  # type: ignore[misc]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{kind} must have finite ends, got {given!r}")
     if low > high:
