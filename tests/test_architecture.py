@@ -15,8 +15,20 @@ ROOMS = {"reading", "dataset", "detector", "tracking", "search"}
 FLOWS = {"flows"}
 JOBS = {"train", "tune", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
-ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}, "search": set()}
-NEIGHBOURS = {"ultralytics": {"detector"}, "mlflow": {"tracking"}, "boto3": {"storage"}, "pyarrow": {"storage"}, "optuna": {"search"}}
+ROOM_MAY_ENTER = {
+    "reading": set(),
+    "dataset": set(),
+    "detector": {"reading", "dataset"},
+    "tracking": {"reading"},
+    "search": set(),
+}
+NEIGHBOURS = {
+    "ultralytics": {"detector"},
+    "mlflow": {"tracking"},
+    "boto3": {"storage"},
+    "pyarrow": {"storage"},
+    "optuna": {"search"},
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
