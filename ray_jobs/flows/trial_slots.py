@@ -78,7 +78,8 @@ class Slot:
     node: str = ""
     _actors: list[Any] = field(default_factory=list)
     _group: Any = None
-    _watched: list[Any] = field(default_factory=list)
+    _leader: Any = None  # rank 0's next message
+    _others: list[Any] = field(default_factory=list)  # what else is awaited: other ranks, or the processes' start
     _steps: Iterator[list[Any]] | None = None
 
     def start(self) -> None:
@@ -101,7 +102,7 @@ class Slot:
             for one in strategies
         ]
         self._steps = self._meet()
-        self._watched = next(self._steps)
+        self._others = next(self._steps)
 
     def _meet(self) -> Iterator[list[Any]]:
         """What has to be awaited until the slot can run trials, step by step."""
@@ -123,11 +124,12 @@ class Slot:
     def begin(self, task: TrialTask) -> None:
         """Run a trial; its messages come from ``receive``."""
         self.trial = task.number
-        self._watched = [self._actors[0].begin.remote(task), *(other.follow.remote(task) for other in self._actors[1:])]
+        self._leader = self._actors[0].begin.remote(task)
+        self._others = [other.follow.remote(task) for other in self._actors[1:]]
 
     def answer(self, word: Answer) -> None:
         """Answer the last message."""
-        self._watched[0] = self._actors[0].answer.remote(word)
+        self._leader = self._actors[0].answer.remote(word)
 
     def stop(self) -> None:
         """End the processes at once."""
@@ -138,31 +140,27 @@ class Slot:
             ray.kill(actor)
         if self._group is not None:
             remove_placement_group(self._group)
-        self._actors, self._group, self._watched, self.ready, self.trial = [], None, [], False, 0
-        self.leaving = False
+        self._actors, self._group, self._leader, self._others = [], None, None, []
+        self.ready, self.leaving, self.trial = False, False, 0
 
     def watched(self) -> list[Any]:
         """What is awaited of this slot."""
-        return self._watched
+        return self._others if self._leader is None else [self._leader, *self._others]
 
     def receive(self, done: Any) -> Message | None:
         """The message in ``done``; None where it was something else that was awaited. Raises Ray's errors."""
         import ray
 
-        if not self.ready:
-            ray.get(done)
-            self._watched.remove(done)
-            if not self._watched:
-                assert self._steps is not None
-                self._watched = next(self._steps, [])
-                self.ready = not self._watched
-            return None
-        if done is self._watched[0]:
+        if done is self._leader:
+            self._leader = None
             message: Message = ray.get(done)
-            self._watched = self._watched[1:] if message.kind == "ended" else [None, *self._watched[1:]]
             return message
-        self._watched.remove(done)
+        self._others.remove(done)
         ray.get(done)
+        if not self.ready and not self._others:
+            assert self._steps is not None
+            self._others = next(self._steps, [])
+            self.ready = not self._others
         return None
 
 
@@ -196,7 +194,8 @@ def hear(slots: list[Slot], timeout_s: float) -> Iterator[tuple[Slot, Message | 
 
 def _cause_of_loss(error: BaseException) -> str:
     """What Ray says about a process that died, in a few words."""
-    text = str(error)
-    if "memory" in text.lower() and "OOM" in text:
+    from ray.exceptions import OutOfMemoryError
+
+    if isinstance(error, OutOfMemoryError):
         return "its process was killed for memory"
-    return "its node was lost" if "node died" in text.lower() or "node was dead" in text.lower() else "its process died"
+    return "its node was lost" if "its node has died" in str(error) else "its process died"

@@ -61,12 +61,13 @@ def start(cluster: Toy, folder: Path, wanted: dict[str, Any]) -> subprocess.Pope
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    result: dict[str, Any] = json.loads(said.splitlines()[-1])
+    result: dict[str, Any] = json.loads(next(line for line in said.splitlines() if line.startswith('{"trials"')))
     return result
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The whole lines of a file that may be written to at this moment."""
+    return [json.loads(line) for line in file.read_text().splitlines() if line[-1:] == "}"] if file.exists() else []
 
 
 def wait_for(folder: Path, count: int, kind: str) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(cluster: Toy, tmp_pat
     assert len(result["trials"]) == 8
     assert {trial["state"] for trial in result["trials"]} <= {"finished", "stopped"}
     assert started_once(tmp_path, ended)
-    after = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines() if line[-1:] == "}"]
+    after = lines(tmp_path / "trials.jsonl")
     assert after[: len(before)] == before
     suggested = [event["trial"] for event in after if event["kind"] == "suggested"]
     assert suggested == list(range(1, 9))
@@ -194,8 +195,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(cluster: Toy, tmp_pat
 def test_several_processes_train_one_trial(cluster: Toy, tmp_path: Path) -> None:
     asha = {"name": "asha", "grace_epochs": 1, "reduction_factor": 2.0}
     scores = {"1": [0.5] * 3, "2": [0.1] * 3, "3": [0.6] * 3}
-    wanted = {"search": search(3, 3, scheduler=asha), "scores": scores, "slots": 2, "workers": 2}
-    trials = finish(start(cluster, tmp_path, {**wanted, "slots": 1}))["trials"]
+    wanted = {"search": search(3, 3, scheduler=asha), "scores": scores, "slots": 1, "workers": 2}
+    trials = finish(start(cluster, tmp_path, wanted))["trials"]
     assert [(trial["state"], len(trial["epochs"])) for trial in trials] == [
         ("finished", 3),
         ("stopped", 1),
