@@ -15,9 +15,11 @@ from ray_jobs.errors import BadInput
 from ray_jobs.flows.preflight import preflight, preflight_tasks
 from ray_jobs.flows.search import Rules, Search
 from ray_jobs.flows.search_journal import Event, SearchJournal, SearchState, TrialRecord
+from ray_jobs.flows.search_log import SearchLog
 from ray_jobs.flows.search_preparation import PreparedSearch, Say, make_scheduler, make_searcher
 from ray_jobs.flows.search_result import best_trial, make_summary, write_best_config, write_table
 from ray_jobs.flows.search_table import SearchTable
+from ray_jobs.flows.summary import tracking_part
 from ray_jobs.flows.training_run import Stopped, stopped_by_signals
 from ray_jobs.flows.trial_slots import Slot
 from ray_jobs.flows.trial_worker import TrainingObjective, TrialTask
@@ -57,18 +59,28 @@ def _run(prepared: PreparedSearch, say: Say, terminal: bool, before: Mapping[str
         prepared.plan.cpus * prepared.plan.workers,
         prepared.plan.gpus * prepared.plan.workers,
     )
+    log = SearchLog(prepared, state)
     for event in journal.read():
         state.apply(event, replayed=True)
+        log.event(event, replayed=True)
     if state.trials:
         ended = sum(trial.phase == "ended" for trial in state.trials.values())
         say(f"going on with {folder.name}: {ended} of {prepared.samples} trials ended before")
     journal.open()
     try:
-        _search(prepared, say, terminal, state, journal, began - spent)
+        _search(prepared, say, terminal, state, journal, log, began - spent)
+        return _conclude(prepared, state, log, spent + time.time() - began)
+    except BaseException as error:
+        log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
+        raise
     finally:
         journal.close()
-        seconds = spent + time.time() - began
-        folder.write_state(seconds=seconds)
+        folder.write_state(seconds=spent + time.time() - began)
+
+
+def _conclude(prepared: PreparedSearch, state: SearchState, log: SearchLog, seconds: float) -> dict[str, Any]:
+    """Write what came out. From then on the search is finished, whatever the tracking server does."""
+    folder = prepared.folder
     trials = state.as_trials(prepared.space.fixed, time.time())
     write_table(prepared, trials)
     best = best_trial(trials)
@@ -76,11 +88,20 @@ def _run(prepared: PreparedSearch, say: Say, terminal: bool, before: Mapping[str
     summary = make_summary(prepared, trials, best, seconds)
     folder.write_summary(summary)
     folder.write_state(status="finished")
+    files = [folder.best_config, folder.table, folder.search_settings, folder.settings, folder.path / "data.yaml"]
+    summary |= tracking_part(log.finish(summary, files))
+    folder.write_summary(summary)
     return summary
 
 
 def _search(
-    prepared: PreparedSearch, say: Say, terminal: bool, state: SearchState, journal: SearchJournal, began: float
+    prepared: PreparedSearch,
+    say: Say,
+    terminal: bool,
+    state: SearchState,
+    journal: SearchJournal,
+    log: SearchLog,
+    began: float,
 ) -> None:
     import ray
 
@@ -107,6 +128,7 @@ def _search(
 
         def on_event(event: Event) -> None:
             table.on_event(event)
+            log.event(event)
             if event["kind"] == "ended":
                 trials.forget(event["trial"])
 
