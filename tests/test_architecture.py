@@ -11,7 +11,7 @@ import ray_jobs
 
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
-ROOMS = {"reading", "dataset", "detector", "tracking", "search"}
+ROOMS = {"reading", "dataset", "detector", "tracking", "report", "search"}
 FLOWS = {"flows"}
 JOBS = {"train", "tune", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
@@ -20,6 +20,7 @@ ROOM_MAY_ENTER = {
     "dataset": set(),
     "detector": {"reading", "dataset"},
     "tracking": {"reading"},
+    "report": set(),
     "search": set(),
 }
 NEIGHBOURS = {

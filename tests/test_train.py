@@ -61,6 +61,9 @@ def test_the_summary_tells_all(summary: dict[str, Any]) -> None:
         assert 0 <= summary[split]["map50_95"] <= summary[split]["map50"] <= 1
     assert len(summary["test"]["per_class"]) == 8
     assert set(summary["test"]["froc"]["sensitivity"]) == {"0.125", "0.25", "0.5", "1", "2", "4", "8", "mean"}
+    low, high = summary["test"]["map50_ci"]
+    assert 0 <= low <= summary["test"]["map50"] <= high <= 1
+    assert summary["test"]["ci"] == {"level": 0.95, "resamples": 1000, "over": "patients", "drawn": 19}
     assert summary["onnx"]["map50_difference"] <= 0.002
     assert summary["registry"] == {"name": "xray-detector", "version": "1", "alias": "challenger"}
     assert summary["images_per_second"] > 0
@@ -78,6 +81,8 @@ def test_the_run_folder_holds_what_a_user_needs(finished: tuple[Path, str]) -> N
         "weights/best.pt",
         "weights/last.pt",
         "weights/best.onnx",
+        "detections.npz",
+        "report.html",
     ):
         assert (run / name).stat().st_size > 0, name
     assert len(list((run / "samples").glob("*.png"))) == 4
@@ -114,6 +119,9 @@ def test_mlflow_has_one_run_with_everything(finished: tuple[Path, str], summary:
         assert (params["epochs"], params["cluster.num_workers"], params["world_size"]) == ("2", "2", "2")
         ((logged,),) = ask("select value from latest_metrics where key = 'test/map50'")
         assert logged == pytest.approx(summary["test"]["map50"])
+        assert ask("select count(*) from latest_metrics where key in ('test/map50_ci_low', 'test/map50_ci_high')") == [
+            (2,)
+        ]
         assert ask("select count(*) from latest_metrics where key like 'system/%'")[0][0] > 0
         assert ask("select digest from datasets")[0][0] in summary["dataset"]["fingerprint"]
     database.close()
@@ -125,8 +133,10 @@ def test_mlflow_has_one_run_with_everything(finished: tuple[Path, str], summary:
         "data.yaml",
         "environment.json",
         "froc.png",
+        "report.html",
         "MLmodel",
     } <= artifacts
+    assert "detections.npz" not in artifacts  # it names the patients' files
 
 
 @pytest.mark.slow
@@ -199,6 +209,7 @@ def test_a_stopped_run_goes_on_and_a_dry_run_leaves_nothing(xrays_mini: Path, tm
     assert "epoch 1/4" not in said
     result = json.loads((tmp_path / "runs" / "long" / "summary.json").read_text())
     assert result["epochs_run"] == 4
+    assert "4 epochs; best.pt is from epoch" in (tmp_path / "runs" / "long" / "report.html").read_text()
     with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as database:
         steps = database.execute("select step from metrics where key = 'train/box_loss' order by step").fetchall()
         assert steps == [(1,), (2,), (3,), (4,)]

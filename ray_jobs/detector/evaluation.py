@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ray_jobs.dataset.index import Sample
 from ray_jobs.detector.froc import Froc, froc, image_auc
+from ray_jobs.detector.match_statistics import Flags, MatchStatistics
 from ray_jobs.errors import DataError
 from ray_jobs.pixels import read_image
 from ray_jobs.reading.decode import Detections, decode
@@ -160,6 +161,7 @@ class Curves:
 @dataclass(frozen=True)
 class Evaluation:
     """How well a detector does on a split. Every figure lies in 0..1; None where there is nothing to measure.
+    ``statistics`` is what ``bootstrap`` needs to tell how far the figures can be trusted.
 
     ``precision``, ``recall`` and ``f1`` stand at the score where the mean F1 over classes is best, as in ``yolo val``;
     ``map50`` and the others are means over the classes that have boxes in the split.
@@ -177,10 +179,11 @@ class Evaluation:
     image_auc: float | None
     image_auc_missing: str | None
     curves: Curves = field(repr=False)
+    statistics: MatchStatistics = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: all but the curves; ``image_auc_missing`` says why ``image_auc`` is None."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("froc", "curves")}
+        """Ready for JSON: the figures alone; ``image_auc_missing`` says why ``image_auc`` is None."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("froc", "curves", "statistics")}
         return {**plain, "froc": self.froc.as_dict()}
 
 
@@ -189,7 +192,8 @@ def evaluate(detections: Sequence[Detections], samples: Sequence[Sample], names:
     if not samples:
         raise DataError("evaluation: the split has no images; name one with images in data.yaml")
     truths = [truth_of(sample) for sample in samples]
-    metrics, confusion = _ultralytics_metrics(detections, truths, names)
+    hits = _match(detections, truths)
+    metrics, confusion = _ultralytics_metrics(detections, truths, hits, names)
     box = metrics.box
     row = {int(label): index for index, label in enumerate(box.ap_class_index)}
     per_class: dict[str, dict[str, float | int | None]] = {}
@@ -217,30 +221,46 @@ def evaluate(detections: Sequence[Detections], samples: Sequence[Sample], names:
         image_auc=auc,
         image_auc_missing=missing,
         curves=Curves(box.px, precision, confusion),
+        statistics=MatchStatistics.gather(detections, truths, hits, names),
     )
 
 
+def match(detections: Sequence[Detections], truths: Sequence[Detections], names: Sequence[str]) -> MatchStatistics:
+    """What was detected and is true in each image, matched as ``evaluate`` does."""
+    return MatchStatistics.gather(detections, truths, _match(detections, truths), names)
+
+
+def _match(detections: Sequence[Detections], truths: Sequence[Detections]) -> list[Flags]:
+    """Which detections of each image hit a true box, (n, 10), at the IoU levels 0.5, 0.55 ... 0.95 of mAP."""
+    import torch
+    from ultralytics.engine.validator import BaseValidator
+    from ultralytics.utils.metrics import box_iou
+
+    # A method of the validator that looks at nothing of it but the IoU levels.
+    levels = SimpleNamespace(iouv=torch.linspace(0.5, 0.95, 10))
+    hits = []
+    for found, true in zip(detections, truths, strict=True):
+        reached = np.zeros((len(found), 10), dtype=bool)
+        if len(found) and len(true):
+            shared = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(found.boxes))
+            classes, true_classes = torch.from_numpy(found.classes), torch.from_numpy(true.classes)
+            reached = BaseValidator.match_predictions(levels, classes, true_classes, shared).numpy()
+        hits.append(reached)
+    return hits
+
+
 def _ultralytics_metrics(
-    detections: Sequence[Detections], truths: Sequence[Detections], names: Sequence[str]
+    detections: Sequence[Detections], truths: Sequence[Detections], hits: Sequence[Flags], names: Sequence[str]
 ) -> tuple[Any, Floats]:
     """Ultralytics' ``DetMetrics`` and confusion matrix, filled the way its validator fills them."""
     import torch
-    from ultralytics.engine.validator import BaseValidator
-    from ultralytics.utils.metrics import ConfusionMatrix, DetMetrics, box_iou
+    from ultralytics.utils.metrics import ConfusionMatrix, DetMetrics
 
-    levels = torch.linspace(0.5, 0.95, 10)
     metrics, confusion = DetMetrics(dict(enumerate(names))), ConfusionMatrix(names=dict(enumerate(names)))
-    for number, (found, true) in enumerate(zip(detections, truths, strict=True)):
-        boxes, true_boxes = torch.from_numpy(found.boxes), torch.from_numpy(true.boxes)
-        classes, true_classes = torch.from_numpy(found.classes), torch.from_numpy(true.classes)
-        hits = np.zeros((len(found), len(levels)), dtype=bool)
-        if len(found) and len(true):
-            # A method of the validator that looks at nothing of it but the IoU levels.
-            shared = box_iou(true_boxes, boxes)
-            hits = BaseValidator.match_predictions(SimpleNamespace(iouv=levels), classes, true_classes, shared).numpy()
+    for number, (found, true, reached) in enumerate(zip(detections, truths, hits, strict=True)):
         metrics.update_stats(
             {
-                "tp": hits,
+                "tp": reached,
                 "conf": found.scores,
                 "pred_cls": found.classes.astype(np.float32),
                 "target_cls": true.classes.astype(np.float32),
@@ -249,8 +269,12 @@ def _ultralytics_metrics(
             }
         )
         confusion.process_batch(
-            {"bboxes": boxes, "conf": torch.from_numpy(found.scores), "cls": classes},
-            {"bboxes": true_boxes, "cls": true_classes},
+            {
+                "bboxes": torch.from_numpy(found.boxes),
+                "conf": torch.from_numpy(found.scores),
+                "cls": torch.from_numpy(found.classes),
+            },
+            {"bboxes": torch.from_numpy(true.boxes), "cls": torch.from_numpy(true.classes)},
             conf=CONFUSION_SCORE,
             iou_thres=CONFUSION_IOU,
         )

@@ -70,7 +70,7 @@ def froc(
     detections: Sequence[Detections], truths: Sequence[Detections], names: Sequence[str], iou: float = HIT_IOU
 ) -> Froc:
     """FROC of one split: for each image what was detected and what is true (whose scores are not looked at)."""
-    marks = [_mark(found, true, iou) for found, true in zip(detections, truths, strict=True)]
+    marks = [mark(found, true, iou) for found, true in zip(detections, truths, strict=True)]
     hit = np.concatenate(marks or [np.zeros(0, dtype=np.int8)])
     scores = np.concatenate([found.scores for found in detections] or [np.zeros(0, dtype=np.float32)])
     classes = np.concatenate([found.classes for found in detections] or [np.zeros(0, dtype=np.int64)])
@@ -109,7 +109,7 @@ def image_auc(scores: Sequence[float], positive: Sequence[bool]) -> tuple[float 
     return float((below + not_above).sum() / (2 * len(with_findings) * len(without))), None
 
 
-def _mark(found: Detections, true: Detections, iou: float) -> npt.NDArray[np.int8]:
+def mark(found: Detections, true: Detections, iou: float) -> npt.NDArray[np.int8]:
     """For each detection of one image: 1 a hit, 0 a false positive, -1 a further hit on a box that is taken."""
     marks = np.zeros(len(found), dtype=np.int8)
     if not len(found) or not len(true):

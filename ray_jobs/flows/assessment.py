@@ -7,25 +7,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from ray_jobs.detector.detections_file import SplitDetections
+    from ray_jobs.detector.evaluation import Evaluation
 
 BATCH = 16
 
 
 @dataclass
 class Assessment:
-    """``split`` is what was measured on: test, or val where there is no test split. ``seconds`` by stage."""
+    """``split`` is what was measured on: test, or val where there is no test split. ``seconds`` by stage.
+    ``thresholds``: the score in 0..1 from which on each class counts when a picture is read."""
 
     split: str
     metrics: dict[str, Any]
+    thresholds: dict[str, float] = field(default_factory=dict)
     onnx: Path | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    evaluation: "Evaluation | None" = None
+    detections: "SplitDetections | None" = None
 
 
 def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callable[[str], None]) -> Assessment:
@@ -36,6 +44,8 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     from ray_jobs.detector.process import quiet_ultralytics
 
     quiet_ultralytics()
+    from ray_jobs.detector.bootstrap import intervals, patients_of
+    from ray_jobs.detector.detections_file import SplitDetections
     from ray_jobs.detector.evaluation import detect, evaluate, onnx_forward, torch_forward
     from ray_jobs.detector.export import export_onnx
     from ray_jobs.detector.parity import check_parity
@@ -49,8 +59,12 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
     started = time.perf_counter()
     say(f"evaluating best.pt on {len(samples)} {split} images")
     trained = torch_forward(best, _device(settings))
-    evaluation = evaluate(detect(trained, samples, size, BATCH), samples, names)
-    result = Assessment(split, evaluation.as_dict())
+    detections = SplitDetections.of(detect(trained, samples, size, BATCH), index, split)
+    detections.save(run.detections)
+    evaluation = evaluate(detections.detections, samples, names)
+    patients = patients_of(detections.images, settings.data_check.patient_id_pattern)
+    metrics = intervals(evaluation.statistics, patients).added_to(evaluation.as_dict())
+    result = Assessment(split, metrics, evaluation=evaluation, detections=detections)
     result.pictures += draw_plots(evaluation, run.plots, split)
     result.pictures += _draw_samples(trained, settings, index, names, run)
     result.seconds["evaluate"] = time.perf_counter() - started

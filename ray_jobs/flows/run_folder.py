@@ -32,7 +32,9 @@ class RunFolder:
         self.weights = path / "weights"
         self.samples = path / "samples"
         self.plots = path / "plots"
+        self.detections = path / "detections.npz"
         self.summary = path / "summary.json"
+        self.report = path / "report.html"
         self._lock: IO[str] | None = None
 
     @property

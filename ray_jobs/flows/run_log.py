@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import PlatformError
@@ -72,6 +73,10 @@ class RunLog:
         if registry and assessment.onnx:
             self._tracker.register(self._request(registry, assessment))
 
+    def report(self, page: Path) -> None:
+        """The run's report."""
+        self._tracker.log_artifact(page)
+
     def _request(self, name: str, assessment: Assessment) -> RegistryRequest:
         settings, run, report = self._prepared.settings, self._prepared.run, self._prepared.report
         assert assessment.onnx is not None
@@ -121,12 +126,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def final_metrics(assessment: Assessment) -> dict[str, float]:
-    """``test/map50`` and so on, per class as ``test/map50/Nodule``, FROC as ``test/sensitivity_at_0.5_fp``."""
+    """``test/map50`` and so on, per class as ``test/map50/Nodule``, FROC as ``test/sensitivity_at_0.5_fp``,
+    the ends of the 95 % intervals as ``test/map50_ci_low`` and ``_high``."""
     metrics = assessment.metrics
     split = "test" if assessment.split == "test" else "best_val"  # val/* are the points of the epochs
     named: dict[str, Any] = {
         f"{split}/{key}": metrics[key] for key in ("map50", "map50_95", "precision", "recall", "f1", "image_auc")
     }
+    for key in ("map50", "map50_95"):
+        named |= dict(
+            zip((f"{split}/{key}_ci_low", f"{split}/{key}_ci_high"), metrics[f"{key}_ci"] or (), strict=False)
+        )
     for label, figures in metrics["per_class"].items():
         named |= {f"{split}/{key}/{label}": figures[key] for key in ("map50", "map50_95", "precision", "recall", "f1")}
     for rate, sensitivity in (metrics["froc"].get("sensitivity") or {}).items():

@@ -95,10 +95,12 @@ def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list
     auc = _figure(measured["image_auc"])
     timings, registered, tracking = summary["timings"], summary["registry"], summary["tracking"]
     lines = [
+        _intervals(measured),
         f"{froc}; image-level AUC {auc}",
         f"{summary['epochs_run']} epochs (best {summary['best_epoch']}) on {summary['world_size']} worker(s), "
         f"median {summary['images_per_second']:.1f} images/s; {timings['total']:.0f} s in all: "
         + ", ".join(f"{name} {seconds:.0f}" for name, seconds in timings.items() if name != "total"),
+        f"report      {run / 'report.html'}",
         f"samples     {run / 'samples'}",
         f"weights     {run / 'weights'}",
     ]
@@ -111,6 +113,15 @@ def _lines(summary: dict[str, Any], measured: dict[str, Any], run: Path) -> list
     model = run / "weights" / ("best.onnx" if summary["onnx"] else "best.pt")
     lines.append(f"read one    {how_to_run('predict')} IMAGE.png --model {model} --out findings")
     return lines
+
+
+def _intervals(measured: dict[str, Any]) -> str:
+    """``95 % intervals: mAP50 0.078 to 0.139, mAP50-95 0.041 to 0.072 (1000 draws of 159 patients)``."""
+    known = {name: measured[key] for name, key in (("mAP50", "map50_ci"), ("mAP50-95", "map50_95_ci"))}
+    spans = [f"{name} {ends[0]:.3f} to {ends[1]:.3f}" for name, ends in known.items() if ends]
+    made = measured["ci"]
+    drawn = f"{made['resamples']} draws of {made['drawn']} {made['over']}"
+    return f"95 % intervals: {', '.join(spans) or 'too few boxes'} ({drawn})"
 
 
 def _figure(value: float | None) -> str:

@@ -4,6 +4,7 @@ In: settings and a free run folder. Out: ``runs/<run>/`` with weights, samples, 
 registered model in MLflow. Every stage can be repeated: a run that was stopped goes on where its checkpoints end.
 """
 
+import logging
 import shutil
 import signal
 import threading
@@ -22,7 +23,10 @@ from ray_jobs.flows.checkpoints import claim_storage, fetch_checkpoint
 from ray_jobs.flows.journal import JournalReader, epoch_line, follow
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.flows.run_log import RunLog
+from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
+
+logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -128,12 +132,24 @@ def _log_everything(
     }
     summary = make_summary(prepared, journal, assessment, timings)
     prepared.run.write_summary(summary)
+    _write_report(prepared, log, journal, assessment, summary)
     prepared.run.write_state(status="finished", finished=datetime.now(UTC).isoformat())
     summary |= tracking_part(log.finish())
     timings |= {"log": time.perf_counter() - started, "total": time.time() - times["began"]}
     summary["timings"] = rounded(timings)
     prepared.run.write_summary(summary)
     return summary
+
+
+def _write_report(
+    prepared: Prepared, log: RunLog, journal: JournalReader, assessment: Assessment, summary: dict[str, Any]
+) -> None:
+    try:
+        page = write_run_report(prepared.run, prepared.settings, prepared.report.index, journal, assessment, summary)
+    except Exception:  # whatever is wrong with a page, hours of training do not fail for it
+        logger.exception("the report of %s could not be written", prepared.run.name)
+    else:
+        log.report(page)
 
 
 class _InBackground:
