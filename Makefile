@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-cluster lint
+.PHONY: install demo test test-faults test-faults-all test-cluster lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -16,7 +16,13 @@ demo: install  ## draw phantom X-rays, train on them, register and export the de
 	$(BIN)/python -m ray_jobs.train --config config/demo.yaml --data datasets/phantoms/data.yaml
 
 test: install
-	$(BIN)/python -m pytest --ignore=tests/cluster
+	$(BIN)/python -m pytest --ignore=tests/cluster --ignore=tests/faults
+
+test-faults: install  ## hurt real runs and compare them with one that nothing happened to; mounts a small disk, so as root
+	$(BIN)/python -m pytest tests/faults -m "not long"
+
+test-faults-all: install  ## also those that take longer
+	$(BIN)/python -m pytest tests/faults
 
 test-cluster: install
 	$(BIN)/python -m pytest tests/cluster

@@ -51,6 +51,26 @@ class TrainingError(PlatformError):
     """Training ended without a result."""
 
 
+class Diverged(TrainingError):
+    """Losses, gradients or weights are not finite any more; an earlier checkpoint is good."""
+
+
+class DamagedObject(PlatformError):
+    """What a store gives back is not what was stored there."""
+
+
+class DamagedCheckpoint(TrainingError):
+    """A stored checkpoint is cut short, changed, incomplete or of another model; an earlier one may be good."""
+
+
+class StoreOutage(PlatformError):
+    """A store that worked when the run started has failed for longer than the run is told to wait."""
+
+
+class DiskFull(PlatformError):
+    """No room is left where something has to be written: the message names place, need and what is free."""
+
+
 class ExportError(PlatformError):
     """The exported model does not agree with the trained one."""
 

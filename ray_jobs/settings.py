@@ -109,13 +109,17 @@ class ClusterSettings(Section):
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = None  # None: 1 where there are GPUs
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = None  # None: the cores of a node divided by its workers
     wait_s: Annotated[float, Field(ge=0.0)] = 60.0  # how long to wait for resources that the cluster does not have yet
+    lost_node_wait_s: Annotated[float, Field(ge=0.0)] = 3600.0  # the same in mid-run, where a node was lost
     max_failures: Annotated[int, Field(ge=-1)] = 3  # restarts after lost workers; -1: any number
+    hang_timeout_s: Annotated[float, Field(ge=0.0)] = 600.0  # a worker that stands still this long is lost; 0: never
+    max_rollbacks: Annotated[int, Field(ge=0)] = 3  # roll-backs, each with half the learning rate, after NaN
 
 
 class StorageSettings(Section):
     """Where checkpoints go: the run's own folder, another folder, or ``s3://bucket/prefix``."""
 
     url: str | None = None
+    patience_s: Annotated[float, Field(ge=0.0)] = 900.0  # how long a store that fails in mid-run is waited for
 
 
 class TrackingSettings(Section):
@@ -206,6 +210,8 @@ class Settings(TrainingArguments):
     def differences(self, other: "Settings") -> list[str]:
         """The keys whose values would make another model, as ``key: here, there``."""
         mine, theirs = self.as_dict(), other.as_dict()
+        for values in (mine, theirs):
+            del values["storage"]["patience_s"]
         decisive = [key for key in mine if key not in _NOT_DECISIVE]
         return [f"{key}: {mine[key]}, {theirs[key]}" for key in decisive if mine[key] != theirs[key]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.errors import PlatformError, RunExists, StorageError
-from ray_jobs.flows.checkpoints import claim_storage
+from ray_jobs.flows.ownership import claim_storage
 from ray_jobs.storage import FolderStorage, S3Storage, Storage, open_storage, scratch_folder, sha256_of
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+WriteCheckpoint = Callable[[Path], None]
+
 
 @dataclass(frozen=True)
 class EpochReport:
     """What every rank says after every epoch.
 
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
-    which rank 0 alone knows. ``batch_size`` is the global batch. ``write_checkpoint(folder)``, on rank 0 alone, writes
-    all that the next epoch depends on, and the best weights.
+    which rank 0 alone knows. ``batch_size`` is the global batch. ``capture_checkpoint()``, on rank 0 alone, copies all
+    that the next epoch depends on, and the best weights; what it returns writes that copy into a folder, at any time
+    and in any thread.
     """
 
     epoch: int
@@ -21,7 +24,7 @@ class EpochReport:
     weights_digest: str
     last: bool
     batch_size: int
-    write_checkpoint: Callable[[Path], None] | None
+    capture_checkpoint: Callable[[], WriteCheckpoint] | None
 
 
 def plain_names(metrics: dict[str, Any]) -> dict[str, float]:

@@ -4,7 +4,6 @@ What it changes, and why, stands at each method. The training loop itself is Ult
 """
 
 import hashlib
-import math
 import random
 import time
 from collections.abc import Callable
@@ -22,12 +21,20 @@ from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.best_weights import write_weights
-from ray_jobs.detector.epoch_report import EpochReport, plain_names
+from ray_jobs.detector.epoch_report import EpochReport, WriteCheckpoint, plain_names
+from ray_jobs.detector.finite import check_finite
 from ray_jobs.detector.loader import SeededLoader
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
-from ray_jobs.detector.training_state import load_state, restore_gradients, restore_state, save_state
+from ray_jobs.detector.training_state import (
+    capture_state,
+    copied,
+    load_state,
+    restore_gradients,
+    restore_state,
+    save_state,
+)
 from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
 
@@ -46,10 +53,14 @@ class DetectorTraining(DetectionTrainer):
         report: Callable[[EpochReport], None],
         resume_from: Path | None = None,
         cache_folder: Path | None = None,
+        *,
         carried: bool = False,
+        lr_scale: float = 1.0,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.index, self.place, self.report = index, place, report
-        self.resume_from, self.cache_folder, self.carried = resume_from, cache_folder, carried
+        self.resume_from, self.cache_folder = resume_from, cache_folder
+        self.carried, self.lr_scale = carried, lr_scale
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
@@ -67,6 +78,8 @@ class DetectorTraining(DetectionTrainer):
         for event in ("on_train_start", "on_train_epoch_start", "on_train_epoch_end", "on_fit_epoch_end"):
             self.add_callback(event, lambda trainer, event=event: getattr(trainer, f"_{event}")())
         self.add_callback("on_train_batch_start", lambda trainer: trainer._count_batch())
+        for event in ("on_train_batch_start", "on_val_batch_start"):
+            self.add_callback(event, lambda _: on_progress())
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -186,15 +199,22 @@ class DetectorTraining(DetectionTrainer):
         """Restore the full state: Ultralytics' own way rounds weights and optimizer to fp16."""
         if self.place.world_size > 1:  # after the EMA was copied: validation keeps the plain loss
             self.model.module.criterion = SharedDetectionLoss(self.model.module, self.place.world_size)
-        if self.resume_from is None:
-            return
-        self._resumed = load_state(self.resume_from / "state.pt")
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
+        if self.resume_from is not None:
+            self._restore(self.resume_from)
+        if self.lr_scale != 1.0:
+            self.scheduler.base_lrs = [rate * self.lr_scale for rate in rates]
+            for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+                group["initial_lr"] = rate
+
+    def _restore(self, folder: Path) -> None:
+        self._resumed = load_state(folder / "state.pt")
         restore_state(self, self._resumed, self.carried)
         self.last_optimizer_step = self._resumed["last_optimizer_step"]
         if self.place.rank == 0:
             for name, target in (("results.csv", self.csv), ("best.pt", self.best)):
-                if (self.resume_from / name).is_file():
-                    target.write_bytes((self.resume_from / name).read_bytes())
+                if (folder / name).is_file():
+                    target.write_bytes((folder / name).read_bytes())
 
     def _on_train_start(self) -> None:
         if self._resumed:
@@ -222,15 +242,9 @@ class DetectorTraining(DetectionTrainer):
         self.last_batch += 1
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Stop with a clear message on all ranks; Ultralytics' recovery needs files that other ranks do not have."""
-        if self.tloss is None or all(math.isfinite(float(loss)) for loss in self.tloss.values()):
-            return False
-        raise TrainingError(
-            f"epoch {epoch + 1}: the loss is not finite ({self._loss_words()}); set an optimizer and a lower lr0"
-        )
-
-    def _loss_words(self) -> str:
-        return ", ".join(f"{name} {float(value):.4g}" for name, value in self.tloss.items())
+        """Raise on all ranks; Ultralytics' own recovery needs files that other ranks do not have."""
+        check_finite(self, epoch)
+        return False
 
     # -- reporting ------------------------------------------------------------------------------------------------
 
@@ -246,9 +260,9 @@ class DetectorTraining(DetectionTrainer):
     def _on_fit_epoch_end(self) -> None:
         digest = self._same_weights_everywhere()
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
-        write = self._write_checkpoint if self.place.rank == 0 else None
+        capture = self._capture_checkpoint if self.place.rank == 0 else None
         metrics = self._epoch_metrics()
-        self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, self.batch_size, write))
+        self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, self.batch_size, capture))
 
     def _epoch_metrics(self) -> dict[str, float]:
         training = self._marks["trained"] - self._marks["epoch"]
@@ -276,11 +290,16 @@ class DetectorTraining(DetectionTrainer):
                 raise TrainingError(f"epoch {self.epoch + 1}: the ranks hold different weights: {digests}")
         return mine
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        save_state(self, folder / "state.pt")
-        for file in (self.csv, self.best, self.last):
-            if file.is_file():
-                (folder / file.name).write_bytes(file.read_bytes())
+    def _capture_checkpoint(self) -> WriteCheckpoint:
+        state = copied(capture_state(self))
+        files = {file.name: file.read_bytes() for file in (self.csv, self.best, self.last) if file.is_file()}
+
+        def write(folder: Path) -> None:
+            save_state(state, folder / "state.pt")
+            for name, body in files.items():
+                (folder / name).write_bytes(body)
+
+        return write
 
     def save_model(self) -> bool:
         """Write best.pt when this epoch is the best and last.pt at the end, both loadable by plain Ultralytics."""

@@ -10,6 +10,7 @@ from typing import Any
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.epoch_report import EpochReport
 from ray_jobs.detector.process import Place, prepare_process
+from ray_jobs.errors import TrainingError
 from ray_jobs.settings import Settings
 
 
@@ -26,20 +27,51 @@ def train_detector(
     cache_folder: Path | None = None,
     keep_weights: bool = True,
     carried: bool = False,
+    lr_scale: float = 1.0,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the end or to early stopping; ``report`` is called on every rank after every epoch.
 
     ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
-    a folder that ``EpochReport.write_checkpoint`` wrote. ``work_dir`` is this process's own folder for its files.
+    a folder that ``EpochReport.capture_checkpoint`` filled. ``work_dir`` is this process's own folder for its files.
     ``cache_folder`` is shared by the processes of a node and holds decoded pixels. Without ``keep_weights`` no best.pt
     and last.pt are written. ``carried`` says that ``resume_from`` comes from a training with other parameters, whose
-    weights and optimizer state are taken, and whose learning rate and the like are not.
+    weights and optimizer state are taken, and whose learning rate and the like are not. ``lr_scale`` multiplies the
+    learning rate. ``on_progress`` is called before every batch.
+
+    Raises ``Diverged`` where numbers are not finite any more, ``WeightsError`` for a state of another model, and
+    ``TrainingError`` where memory is too small for the batch.
     """
     prepare_process(place)
     from ray_jobs.detector.trainer import DetectorTraining
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
-    DetectorTraining(arguments, index, place, report, resume_from, cache_folder, carried).train()
+    how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "on_progress": on_progress}
+    training = DetectorTraining(arguments, index, place, report, resume_from, cache_folder, **how)
+    try:
+        training.train()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(memory_advice(batch_size, place, settings.img_size)) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch or Python found no memory; PyTorch says so in words, on a GPU and on a CPU in different ones."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+
+
+def memory_advice(batch_size: int, place: Place, img_size: int) -> str:
+    """What to do about a batch that does not fit."""
+    share = batch_size // place.world_size
+    smaller = max(share // 2, 1) * place.world_size
+    fits = f"try batch_size={smaller}" if smaller < batch_size else "try a smaller img_size or model_name"
+    automatic = " (batch_size=0.6 finds one that fills 60 % of each GPU)" if place.device != "cpu" else ""
+    return (
+        f"rank {place.rank}: out of memory on {place.device} with batch_size {batch_size} ({share} per worker) at "
+        f"{img_size} px; {fits}{automatic}"
+    )
 
 
 def ultralytics_arguments(

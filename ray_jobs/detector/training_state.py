@@ -36,10 +36,21 @@ def capture_state(trainer: Any) -> dict[str, Any]:
     }
 
 
-def save_state(trainer: Any, path: Path) -> None:
-    """Write ``capture_state`` to a file that appears complete or not at all."""
+def copied(state: Any) -> Any:
+    """The same state in memory of its own, on the CPU: training may go on while it is written."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a captured state to a file that appears complete or not at all."""
     partial = path.with_name(path.name + ".partial")
-    torch.save(capture_state(trainer), partial)
+    torch.save(state, partial)
     partial.replace(path)
 
 
@@ -58,16 +69,20 @@ def restore_state(trainer: Any, state: dict[str, Any], carried: bool = False) ->
     """Put a state into a fresh trainer whose model, EMA and optimizer exist. Gradients follow when training starts.
 
     Of a ``carried`` state, which was trained with other parameters, the trainer keeps its own learning rate, momentum
-    and weight decay.
+    and weight decay. Raises ``WeightsError`` for the state of another model.
     """
     own = [{key: value for key, value in group.items() if key != "params"} for group in trainer.optimizer.param_groups]
-    _unwrapped(trainer).load_state_dict(state["model"])
-    trainer.ema.ema.load_state_dict(state["ema"])
-    trainer.ema.updates = state["updates"]
-    trainer.optimizer.load_state_dict(state["optimizer"])
+    try:
+        _unwrapped(trainer).load_state_dict(state["model"])
+        trainer.ema.ema.load_state_dict(state["ema"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(f"the training state is of another model: {reason}") from None
     if carried:
         for group, values in zip(trainer.optimizer.param_groups, own, strict=True):
             group.update(values)
+    trainer.ema.updates = state["updates"]
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_fitness, trainer.fitness = state["best_fitness"], state["fitness"]
     vars(trainer.stopper).update(state["stopper"])

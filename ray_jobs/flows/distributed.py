@@ -5,39 +5,56 @@ run's journal after every epoch. The journal is written by Ray Train's controlle
 """
 
 import json
-import os
+import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.dataset.pixel_cache import private_cache_folder
-from ray_jobs.errors import PlatformError, TrainingError
-from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter, fetch_checkpoint
-from ray_jobs.flows.ray_cluster import WorkerPlan
+from ray_jobs.errors import (
+    DamagedCheckpoint,
+    Diverged,
+    PlatformError,
+    StorageError,
+    StoreOutage,
+    TrainingError,
+    WeightsError,
+)
+from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter, fetch_checkpoint, read_manifest
+from ray_jobs.flows.controller_lines import Journal, StateLines, append_line, platform_error, root_cause
+from ray_jobs.flows.hang_watch import HangWatch
+from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan
+from ray_jobs.flows.recovery import repair_list
 from ray_jobs.settings import Settings
-from ray_jobs.storage import FolderStorage, Storage, scratch_folder
+from ray_jobs.storage import FolderStorage, Storage, room_for, scratch_folder
 
 if TYPE_CHECKING:
     from ray_jobs.detector.epoch_report import EpochReport
     from ray_jobs.detector.process import Place
 
+ROLLBACK_FACTOR = 0.5  # what the learning rate is multiplied by after a roll-back: repeated, an epoch ends the same
+PROBE_PAUSE_S = 5.0
+RESIZE_INTERVAL_S = 15.0  # how often an elastic run looks for new nodes; Ray's 60 s leave one idle for a minute
+
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch."""
+    """What every worker is given. ``weights`` are the bytes of the starting weights; empty: from scratch.
+    ``lr_scale`` multiplies the learning rate after a roll-back."""
 
     settings: Settings
     index: DatasetIndex
     storage: Storage
     weights: bytes
     cpus: int
+    lr_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,42 +65,11 @@ class Trained:
     manifest: dict[str, Any]
 
 
-class Journal(UserCallback):
-    """Appends a line to a file after every report; lives in Ray Train's controller."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-        """One line per epoch: rank 0's metrics, each rank's weights digest and local rank, the checkpoint's name."""
-        line = {
-            "kind": "epoch",
-            "time": time.time(),
-            "metrics": metrics[0],
-            "weights_digests": [rank["weights_digest"] for rank in metrics],
-            "local_ranks": [rank["local_rank"] for rank in metrics],
-            "checkpoint": Path(checkpoint.path).name if checkpoint else None,
-        }
-        self._append(line)
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """One line per lost or failed worker group."""
-        causes = {str(rank): str(error).strip().splitlines()[-1:] for rank, error in worker_exceptions.items()}
-        self._append({"kind": "failure", "time": time.time(), "causes": causes})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 1, 0))
-            unfinished = size and file.read(1) != b"\n"  # a line that was cut short stays one bad line
-            file.write(b"\n" * bool(unfinished) + json.dumps(line).encode() + b"\n")
-
-
-def train_worker(config: dict[str, TrainingTask]) -> str | None:
+def train_worker(config: dict[str, TrainingTask]) -> None:
     """What every worker runs: from the last checkpoint, if there is one, to the end.
 
-    Returns why training cannot go on, where another try would end in the same way; what may pass is raised, and Ray
-    starts the workers again.
+    A ``PlatformError`` ends the run, where another try would end in the same way; ``fit`` handles some of them. After
+    any other error Ray starts the workers again.
     """
     task = config["task"]
     import ray.train
@@ -102,12 +88,10 @@ def train_worker(config: dict[str, TrainingTask]) -> str | None:
     _check_shared(task.storage)
     work_dir = scratch_folder("worker")
     try:
-        _train(task, place, work_dir)
-    except PlatformError as error:
-        return str(error)
+        with room_for(0, work_dir):
+            _train(task, place, work_dir)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
-    return None
 
 
 def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
@@ -138,18 +122,33 @@ def train_rank(
     if task.weights:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
-    train_detector(
-        task.settings,
-        task.index,
-        place,
-        work_dir,
-        report,
-        batch_size=manifest.get("batch_size") or _global_batch(task, place),
-        weights=weights,
-        resume_from=resume_from,
-        cache_folder=private_cache_folder(),
-        **how,
-    )
+    watch = HangWatch(task.settings.cluster.hang_timeout_s)
+
+    def watched_report(epoch: "EpochReport") -> None:
+        watch.pause()
+        report(epoch)
+
+    try:
+        train_detector(
+            task.settings,
+            task.index,
+            place,
+            work_dir,
+            watched_report,
+            batch_size=manifest.get("batch_size") or _global_batch(task, place),
+            weights=weights,
+            resume_from=resume_from,
+            cache_folder=private_cache_folder(),
+            lr_scale=task.lr_scale,
+            on_progress=watch.beat,
+            **how,
+        )
+    except WeightsError as error:
+        if resume_from is None:
+            raise
+        raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
+    finally:
+        watch.pause()
 
 
 def _check_shared(storage: Storage) -> None:
@@ -196,42 +195,86 @@ def _global_batch(task: TrainingTask, place: "Place") -> int:
 def fit(task: TrainingTask, plan: WorkerPlan, journal: Path) -> Trained:
     """Train on the joined cluster; returns when the last checkpoint is stored. Blocks.
 
-    Calling it again with the same storage goes on after the last stored checkpoint. Raises ``TrainingError``.
+    Calling it again with the same storage goes on after the last good checkpoint. What Ray Train does not survive is
+    handled here, and said in the journal: a damaged checkpoint is left out and the one before it used; diverged
+    training goes on from the last good one with half the learning rate; a store that is away longer than uploads wait
+    is waited for. Raises ``TrainingError`` and other errors of ``ray_jobs.errors``.
     """
-    from ray.train.torch import TorchTrainer
+    rollbacks, failures = _count(journal, "rollback"), _count(journal, "failure")
+    drop_latest = False
+    while True:
+        for problem in repair_list(task.storage, drop_latest=drop_latest):
+            append_line(journal, "damaged", text=problem)
+        drop_latest = False
+        spent = _count(journal, "failure") - failures
+        try:
+            name = _fit_once(replace(task, lr_scale=task.lr_scale * ROLLBACK_FACTOR**rollbacks), plan, journal, spent)
+            with tempfile.TemporaryDirectory() as folder:
+                return Trained(name, read_manifest(task.storage, name, Path(folder)))
+        except DamagedCheckpoint as error:
+            append_line(journal, "damaged", text=f"{error}; the checkpoint before it is used")
+            drop_latest = True
+        except Diverged as error:
+            if rollbacks >= task.settings.cluster.max_rollbacks:
+                raise TrainingError(
+                    f"{error}, also after {rollbacks} roll-back(s) with a lower learning rate "
+                    "(cluster.max_rollbacks); set an optimizer and a lower lr0, or look at the data"
+                ) from None
+            rollbacks += 1
+            append_line(journal, "rollback", text=f"{error}", lr_scale=ROLLBACK_FACTOR**rollbacks)
+        except StoreOutage as error:
+            append_line(journal, "outage", text=str(error))
+            wait_for_store(task.storage, error, task.settings.storage.patience_s)
 
+
+def wait_for_store(storage: Storage, error: StoreOutage, limit_s: float) -> None:
+    """Return when a probe succeeds. Raises ``error`` after ``limit_s`` seconds without that."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return storage.probe()
+        except StorageError:
+            if time.monotonic() > deadline:
+                raise error from None
+        time.sleep(PROBE_PAUSE_S)
+
+
+def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int) -> str:
+    """One Ray Train run; the last checkpoint's name. ``failures``: how many of max_failures are used up."""
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    cluster = task.settings.cluster
     path, filesystem = task.storage.ray_location()
     elastic = plan.min_workers != plan.max_workers
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
+        # Ranks wait for each other while rank 0 waits for a store; who stands still for no reason is found otherwise.
+        torch_config=TorchConfig(timeout_s=math.ceil(cluster.hang_timeout_s + task.settings.storage.patience_s) + 1800),
         scaling_config=ScalingConfig(
             num_workers=(plan.min_workers, plan.max_workers) if elastic else plan.max_workers,
             use_gpu=plan.gpus > 0,
             resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
+            **({"elastic_resize_monitor_interval_s": RESIZE_INTERVAL_S} if elastic else {}),
         ),
         run_config=RunConfig(
             name=EXPERIMENT,
             storage_path=path,
             storage_filesystem=filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=task.settings.keep + 1),
+            # One more than is asked for, and never less than two: where the newest is damaged there is another.
+            checkpoint_config=CheckpointConfig(num_to_keep=max(task.settings.keep, 1) + 1),
             failure_config=FailureConfig(
-                max_failures=task.settings.cluster.max_failures,
-                # A busy cluster lets each try wait for a minute; Ray's default is to try for ever.
-                controller_failure_limit=max(int(task.settings.cluster.wait_s // 60), 1),
+                max_failures=max(cluster.max_failures - failures, 0) if cluster.max_failures >= 0 else -1,
+                # A busy or shrunken cluster makes each try wait for START_TIMEOUT_S; Ray's default is to try for ever.
+                controller_failure_limit=math.ceil(max(cluster.wait_s, cluster.lost_node_wait_s) / START_TIMEOUT_S) + 1,
             ),
-            callbacks=[Journal(journal)],
+            callbacks=[Journal(journal), StateLines(journal)],
         ),
     )
     result = _run(trainer)
-    if result.return_value:
-        raise TrainingError(result.return_value)
     if result.checkpoint is None:
         raise TrainingError("training ended without a checkpoint")
-    name = Path(result.checkpoint.path).name
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = fetch_checkpoint(task.storage, name, Path(folder), only=("manifest.json",))
-    return Trained(name, manifest)
+    return Path(result.checkpoint.path).name
 
 
 def _run(trainer: Any) -> Any:
@@ -240,20 +283,18 @@ def _run(trainer: Any) -> Any:
     try:
         return trainer.fit()
     except WorkerGroupError as error:
-        causes = [_root_cause(failure) for failure in error.worker_failures.values()]
-        raise TrainingError("training failed: " + "; ".join(sorted(set(causes)))) from error
+        causes = {root_cause(failure) for failure in error.worker_failures.values()}
+        raise TrainingError("training failed: " + "; ".join(sorted(causes))) from error
     except ControllerError as error:
-        raise TrainingError(f"training failed: {_root_cause(error.controller_failure)}") from error
+        if (known := platform_error(error)) is not None:
+            raise known from None
+        raise TrainingError(f"training failed: {root_cause(error.controller_failure)}") from error
 
 
-def _root_cause(error: BaseException) -> str:
-    """The first error behind Ray's wrappers, in one line."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    if isinstance(error, PlatformError):
-        return str(error)
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+def _count(journal: Path, kind: str) -> int:
+    """How many lines of a kind a journal has."""
+    if not journal.is_file():
+        return 0
+    mark = f'{{"kind": "{kind}"'.encode()
+    with journal.open("rb") as file:
+        return sum(line.startswith(mark) for line in file)

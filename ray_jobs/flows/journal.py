@@ -1,6 +1,7 @@
 """What training says after every epoch, read by the driver while it trains: a line for people, metrics for tracking.
 
-In: the run's ``journal.jsonl``, which Ray Train's controller appends to. Out: ``Epoch`` by ``Epoch``.
+In: the run's ``journal.jsonl``, which Ray Train's controller appends to. Out: ``Epoch`` by ``Epoch``, and ``Event``s:
+what happened to the run besides.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NOT_METRICS = ("epoch", "started", "last", "weights_digest", "local_rank")
+NOT_METRICS = ("epoch", "started", "last", "weights_digest", "local_rank", "storage_trouble")
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,31 @@ class Epoch:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that befell a run: ``failure`` (workers lost), ``damaged`` (a checkpoint), ``rollback``, ``outage`` (of
+    the store), or ``state`` (``text`` is what Ray Train does now, on so many ``workers``)."""
+
+    kind: str
+    time: float
+    text: str
+    workers: int = 0
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something went wrong, and not only on."""
+        return self.kind != "state"
+
+
 @dataclass
 class JournalReader:
     """Reads the journal from its beginning. An epoch that was repeated after a restart replaces its first attempt."""
 
     path: Path
     epochs: list[Epoch] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     restarts: int = 0
+    repeated: int = 0
     _offset: int = 0
 
     def read_new(self) -> Iterator[Epoch]:
@@ -52,11 +71,13 @@ class JournalReader:
                     yield epoch
 
     def _parse(self, line: dict[str, Any]) -> Epoch | None:
-        if line["kind"] == "failure":
-            self.restarts += 1
+        if line["kind"] != "epoch":
+            self.restarts += line["kind"] == "failure"
+            self.events.append(_event(line))
             return None
         metrics = line["metrics"]
         if self.epochs and metrics["epoch"] <= self.epochs[-1].number:  # what came of a lost attempt is gone
+            self.repeated += sum(epoch.number >= metrics["epoch"] for epoch in self.epochs)
             self.epochs = [epoch for epoch in self.epochs if epoch.number < metrics["epoch"]]
         plain = {key: float(value) for key, value in metrics.items() if key not in NOT_METRICS}
         return Epoch(metrics["epoch"], len(line["weights_digests"]), metrics["started"], line["time"], plain)
@@ -69,6 +90,13 @@ class JournalReader:
             if best is None or epoch.metrics.get("val/fitness", 0) >= best.metrics.get("val/fitness", 0):
                 best = epoch
         return best
+
+
+def _event(line: dict[str, Any]) -> Event:
+    causes = line.get("causes") or []
+    causes = list(causes.values()) if isinstance(causes, dict) else causes
+    text = line.get("text") or line.get("state") or "; ".join(map(str, causes)) or "a worker was lost"
+    return Event(line["kind"], line["time"], text, int(line.get("workers", 0)))
 
 
 def epoch_line(epoch: Epoch, total: int) -> str:
@@ -89,9 +117,16 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def follow(reader: JournalReader, running: Callable[[], bool], pause_s: float = 0.3) -> Iterator[Epoch]:
-    """Epochs as they come, until ``running()`` is false and everything was read."""
+def follow(
+    reader: JournalReader,
+    running: Callable[[], bool],
+    pause_s: float = 0.3,
+    on_turn: Callable[[], None] = lambda: None,
+) -> Iterator[Epoch]:
+    """Epochs as they come, until ``running()`` is false and everything was read; ``on_turn`` is called in between."""
     while running():
         yield from reader.read_new()
+        on_turn()
         time.sleep(pause_s)
     yield from reader.read_new()
+    on_turn()

@@ -24,7 +24,7 @@ from ray_jobs.flows.ray_cluster import (
 )
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import Settings
-from ray_jobs.storage import FolderStorage, Storage, open_storage
+from ray_jobs.storage import FolderStorage, Patience, Storage, open_storage
 from ray_jobs.tracking.addresses import TRACKING_OFF, redact, resolve_uri
 from ray_jobs.tracking.client import probe
 
@@ -95,7 +95,8 @@ def probe_storage(settings: Settings, run: RunFolder) -> Storage:
         FolderStorage(run.path.parent).probe()
         return FolderStorage(run.path)
     open_storage(settings.storage.url, run.path).probe()
-    return open_storage(f"{settings.storage.url.rstrip('/')}/{run.name}", run.path)
+    patience = Patience(settings.storage.patience_s)
+    return open_storage(f"{settings.storage.url.rstrip('/')}/{run.name}", run.path, patience)
 
 
 def describe_plan(prepared: Prepared) -> list[str]:

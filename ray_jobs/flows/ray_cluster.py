@@ -19,6 +19,7 @@ from ray_jobs.errors import BadInput, ClusterError
 from ray_jobs.settings import ClusterSettings, Settings
 
 _POLL_S = 1.0
+START_TIMEOUT_S = 10.0  # how long Ray Train waits for room before it counts the nodes anew
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def prepare_environment(cluster: ClusterSettings) -> None:
     cluster started there later would use it.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")  # Ray's 2 s would set the pace of short epochs
+    # With Ray's 60 s, a run that lost a node would wait a minute for it before it shrinks.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{START_TIMEOUT_S:g}")
+    if cluster.hang_timeout_s > 0:
+        os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", f"{cluster.hang_timeout_s:g}")
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # Ray's 5 s are a part of a short notice
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets every other process on the machine go first
     if cluster_address(cluster) is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
@@ -71,7 +77,11 @@ def connect(settings: Settings) -> None:
     if address is None:
         gpus = _choose_gpus(settings.device)
         stop_handler = signal.getsignal(signal.SIGTERM)
-        ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises a plain one where a machine is too busy
+            reason = str(error).strip().splitlines()[0]
+            raise ClusterError(f"Ray could not be started on this machine: {reason}; try again") from error
         _keep(stop_handler)
         return
     if address.startswith("ray://"):
@@ -202,3 +212,19 @@ def wait_for_workers(settings: Settings, say: Callable[[str], None]) -> WorkerPl
             say(f"waiting for {missing}")
             said = missing
         time.sleep(_POLL_S)
+
+
+def missing_room(plan: WorkerPlan) -> str | None:
+    """What the joined cluster lacks for a plan's least number of workers, in words; None where it lacks nothing."""
+    import ray
+
+    nodes = live_nodes()
+    fits = workers_that_fit(nodes, plan)
+    has = f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs"
+    if fits < plan.min_workers:
+        return f"{plan.describe()}: the cluster has {has} on {len(nodes)} node(s), room for {fits}"
+    free = ray.available_resources()
+    if workers_that_fit([free], plan) < plan.min_workers:
+        busy = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of {has} are free"
+        return f"{plan.describe()}: the cluster is busy, {busy}"
+    return None

@@ -20,6 +20,7 @@ from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
 logger = logging.getLogger(__name__)
 
+MAX_FAULTS = 20  # the newest; the journal has all
 FINISH_TIMEOUT_S = 120.0  # how long the end of a run waits for a slow server before it leaves the rest to the spool
 
 
@@ -30,6 +31,7 @@ class RunLog:
         """Begin the run's record, or go on with it."""
         self._prepared = prepared
         self._logged: set[int] = set()
+        self._faults: list[str] = []
         self._continued = (prepared.run.path / "tracking").exists()
         settings, run = prepared.settings, prepared.run
         self._tracker = open_tracker(
@@ -56,6 +58,11 @@ class RunLog:
             metrics = {key: value for key, value in metrics.items() if key.startswith(("train/", "val/", "lr/"))}
         self._logged.add(epoch.number)
         self._tracker.log_metrics(metrics, epoch.number)
+
+    def fault(self, text: str) -> None:
+        """Something that the run survived, as a tag that lists them all."""
+        self._faults.append(f"{datetime.now(UTC):%H:%M:%S} {text}")
+        self._tracker.set_tags({"faults": "; ".join(self._faults[-MAX_FAULTS:]), "fault_count": len(self._faults)})
 
     def results(self, assessment: Assessment, journal: JournalReader) -> None:
         """Final metrics, all files, and the model."""

@@ -10,21 +10,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from ray_jobs.dataset.pictures import draw_sample_boxes
 from ray_jobs.entry import how_to_run
-from ray_jobs.errors import PlatformError, TrainingError
+from ray_jobs.errors import DamagedCheckpoint, PlatformError, RunExists, TrainingError
 from ray_jobs.flows.assessment import Assessment, assess
-from ray_jobs.flows.checkpoints import claim_storage, fetch_checkpoint
+from ray_jobs.flows.checkpoints import fetch_checkpoint
 from ray_jobs.flows.journal import JournalReader, epoch_line, follow
+from ray_jobs.flows.ownership import Lease, claim_storage
 from ray_jobs.flows.preparation import Prepared
+from ray_jobs.flows.recovery import repair_list
 from ray_jobs.flows.run_log import RunLog
 from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
+from ray_jobs.flows.watching import EventSayer, RoomWatch, StoreWatch
+from ray_jobs.storage import room_for
 
 logger = logging.getLogger(__name__)
 
@@ -46,37 +51,52 @@ def run_training(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
     """
     run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
     try:
-        with stopped_by_signals(run.name):
-            claim_storage(prepared.storage, run.state()["uid"])
-            return _run_logged(prepared, say, began)
+        with stopped_by_signals(run.name), _driving(prepared) as lease, room_for(0, run.path):
+            return _run_logged(prepared, lease, say, began)
     except BaseException as error:
-        if run.state()["status"] != "finished":
-            run.write_state(status="stopped" if isinstance(error, Stopped) else "failed")
+        with suppress(OSError):  # a disk that is full is said already
+            if run.state()["status"] != "finished":
+                run.write_state(status="stopped" if isinstance(error, Stopped) else "failed")
         raise
     finally:
         run.release()
 
 
-def _run_logged(prepared: Prepared, say: Say, began: float) -> dict[str, Any]:
+@contextmanager
+def _driving(prepared: Prepared) -> Iterator[Lease | None]:
+    """Hold the run's place in storage. In its own folder, which is locked, no other driver can be."""
+    uid = prepared.run.state()["uid"]
+    if prepared.settings.storage.url is None:
+        claim_storage(prepared.storage, uid)
+        yield None
+        return
+    lease = Lease(prepared.storage, uid)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _run_logged(prepared: Prepared, lease: Lease | None, say: Say, began: float) -> dict[str, Any]:
     log = RunLog(prepared)
     try:
-        return _run_stages(prepared, log, say, began)
+        return _run_stages(prepared, log, lease, say, began)
     except BaseException as error:
         log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
         raise
 
 
-def _run_stages(prepared: Prepared, log: RunLog, say: Say, began: float) -> dict[str, Any]:
+def _run_stages(prepared: Prepared, log: RunLog, lease: Lease | None, say: Say, began: float) -> dict[str, Any]:
     run = prepared.run
     shutil.copyfile(prepared.data_yaml, run.path / "data.yaml")
     draw_sample_boxes(prepared.report.index, "train", run.plots / "training_labels.jpg")
-    journal = _train(prepared, log, say)
+    journal = _train(prepared, log, lease, say)
     trained = time.time()
     assessment = assess(prepared.settings, prepared.report.index, run, say)
     return _log_everything(prepared, log, journal, assessment, {"began": began, "trained": trained})
 
 
-def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
+def _train(prepared: Prepared, log: RunLog, lease: Lease | None, say: Say) -> JournalReader:
     """Train to the end and bring the results home. Epochs are said and logged as they come."""
     from ray_jobs.flows.distributed import TrainingTask, fit
 
@@ -89,19 +109,34 @@ def _train(prepared: Prepared, log: RunLog, say: Say) -> JournalReader:
     if reader.epochs:
         say(f"going on with {run.name} after epoch {reader.epochs[-1].number} of {settings.epochs}")
     say(f"training on {prepared.plan.describe()}; checkpoints go to {prepared.storage.url}; the workers are starting")
-    result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
-    restarts = reader.restarts
-    for epoch in follow(reader, lambda: result.running):
-        say(epoch_line(epoch, settings.epochs))
-        log.epoch(epoch)
-        if reader.restarts > restarts:
-            say(f"workers were lost and started again ({reader.restarts} so far)")
-            restarts = reader.restarts
-    trained = result.get()
-    if not reader.epochs:
-        raise TrainingError("training ended without a single epoch")
-    _bring_home(prepared, trained.checkpoint)
-    return reader
+    say_events = EventSayer(reader, settings.cluster, say, log.fault)
+    watch_room = RoomWatch(reader, prepared.plan, settings.cluster, say)
+    watch_store = StoreWatch(prepared.storage, say, log.fault)
+
+    def on_turn() -> None:
+        say_events()
+        watch_room()
+        if lease and lease.lost_to:
+            raise RunExists(f"{prepared.storage.url}: {lease.lost_to} has taken over this run; this driver stops")
+
+    while True:
+        result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
+        for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
+            watch_store.heard()
+            say(epoch_line(epoch, settings.epochs))
+            log.epoch(epoch)
+        trained = result.get()
+        if not reader.epochs:
+            raise TrainingError("training ended without a single epoch")
+        try:
+            _bring_home(prepared, trained.checkpoint)
+        except DamagedCheckpoint as error:
+            say(f"damaged checkpoint: {error}; the one before it is used")
+            log.fault(str(error))
+            repair_list(prepared.storage, drop_latest=True)
+            continue
+        watch_store.stop()
+        return reader
 
 
 def _bring_home(prepared: Prepared, checkpoint: str) -> None:

@@ -183,11 +183,11 @@ class Reporter:
 
     def _save(self, report: "EpochReport") -> str:
         """Store a checkpoint beside the one before, which stays until the next: one is always whole."""
-        assert report.write_checkpoint is not None
+        assert report.capture_checkpoint is not None
         folder = scratch_folder("checkpoint")
         name = "b" if self._newest == "a" else "a"
         try:
-            report.write_checkpoint(folder)
+            report.capture_checkpoint()(folder)
             write_manifest(folder, report.epoch, False, report.batch_size)
             self.task.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
         finally:

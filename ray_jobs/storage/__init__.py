@@ -9,23 +9,36 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ray_jobs.errors import StorageError
-from ray_jobs.storage.files import scratch_folder, sha256_of
+from ray_jobs.storage.files import room_for, scratch_folder, sha256_of
 from ray_jobs.storage.folder import FolderStorage
+from ray_jobs.storage.patience import Patience
 from ray_jobs.storage.place import Storage
 from ray_jobs.storage.s3 import S3Storage
 
-__all__ = ["FolderStorage", "S3Storage", "Storage", "open_storage", "scratch_folder", "sha256_of"]
+__all__ = [
+    "FolderStorage",
+    "Patience",
+    "S3Storage",
+    "Storage",
+    "open_storage",
+    "room_for",
+    "scratch_folder",
+    "sha256_of",
+]
 
 
-def open_storage(url: str | None, default: Path) -> Storage:
-    """The storage for a ``storage.url``: None is the folder ``default``. Raises ``StorageError`` for another scheme."""
+def open_storage(url: str | None, default: Path, patience: Patience | None = None) -> Storage:
+    """The storage for a ``storage.url``: None is the folder ``default``. Raises ``StorageError`` for another scheme.
+
+    ``patience`` is how long a bucket that fails in mid-run is waited for.
+    """
     if url is None:
         return FolderStorage(default)
     parts = urlsplit(url)
     if parts.scheme == "s3":
         if not parts.netloc:
             raise StorageError(f"storage.url: {url}: names no bucket; write s3://bucket/prefix")
-        return S3Storage(parts.netloc, parts.path.strip("/"))
+        return S3Storage(parts.netloc, parts.path.strip("/"), patience or Patience())
     if parts.scheme in ("", "file"):
         return FolderStorage(Path(parts.path or url).expanduser().resolve())  # workers run in folders of their own
     raise StorageError(f"storage.url: {url}: must be a folder or s3://bucket/prefix")

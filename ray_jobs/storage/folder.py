@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.errors import StorageError
-from ray_jobs.storage.files import copy_synced
+from ray_jobs.errors import DiskFull, StorageError
+from ray_jobs.storage.files import copy_synced, room_for
+from ray_jobs.storage.patience import Trouble
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class FolderStorage:
     def url(self) -> str:
         """The absolute path."""
         return str(self.root.resolve())
+
+    @property
+    def trouble(self) -> Trouble:
+        """None: a disk is there or it is not."""
+        return Trouble()
 
     def ray_location(self) -> tuple[str, Any]:
         """The path; Ray finds the file system itself."""
@@ -48,8 +54,14 @@ class FolderStorage:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for file in sorted(folder.iterdir()):
-            copy_synced(file, partial / file.name)
+        files = sorted(folder.iterdir())
+        try:
+            with room_for(sum(file.stat().st_size for file in files), partial):
+                for file in files:
+                    copy_synced(file, partial / file.name)
+        except DiskFull:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(target, ignore_errors=True)  # what a lost report left behind under this name
         partial.replace(target)
 
@@ -57,9 +69,17 @@ class FolderStorage:
         """Copy, then rename."""
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        copy_synced(file, partial)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # two may write at once
+        with room_for(file.stat().st_size, target.parent):
+            copy_synced(file, partial)
         partial.replace(target)
+
+    def folders_below(self, name: str) -> list[str]:
+        """Subfolders whose names do not begin with a dot."""
+        folder = self.root / name
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
 
     def get_file(self, name: str, target: Path) -> bool:
         """Copy a file."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from ray_jobs.storage.patience import Trouble
+
 
 class Storage(Protocol):
     """A place that holds files under names such as ``run/checkpoints/epoch_00003/state.pt``."""
@@ -10,6 +12,10 @@ class Storage(Protocol):
     @property
     def url(self) -> str:
         """The place as a person writes it."""
+
+    @property
+    def trouble(self) -> Trouble:
+        """What this process had to wait for."""
 
     def ray_location(self) -> tuple[str, Any]:
         """``storage_path`` and ``storage_filesystem`` for Ray's ``RunConfig``."""
@@ -25,3 +31,6 @@ class Storage(Protocol):
 
     def get_file(self, name: str, target: Path) -> bool:
         """Fetch a file, verified, appearing whole or not at all. False where there is none of that name."""
+
+    def folders_below(self, name: str) -> list[str]:
+        """The names of the folders directly in ``name``; none where there is no such folder."""

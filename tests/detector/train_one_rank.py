@@ -32,10 +32,10 @@ def main() -> None:
 
     def report(epoch) -> None:
         said.append({"epoch": epoch.epoch, "digest": epoch.weights_digest, "last": epoch.last, **epoch.metrics})
-        if epoch.write_checkpoint:
+        if epoch.capture_checkpoint:
             folder = options.out / f"epoch_{epoch.epoch}"
             folder.mkdir(parents=True)
-            epoch.write_checkpoint(folder)
+            epoch.capture_checkpoint()(folder)
 
     train_detector(
         settings,

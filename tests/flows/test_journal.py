@@ -70,3 +70,15 @@ def test_a_line_for_people(tmp_path: Path) -> None:
     reader.path.write_text(line(5))
     (epoch,) = reader.read_new()
     assert epoch_line(epoch, 25) == "epoch  5/25  loss  3.500  mAP50 0.250  mAP50-95 0.000    20.0 img/s  3:20 left"
+
+
+def test_events_are_kept_beside_the_epochs(tmp_path: Path) -> None:
+    reader = JournalReader(tmp_path / "journal.jsonl")
+    failure = json.dumps({"kind": "failure", "time": 5.0, "causes": ["rank 1: its process died"]}) + "\n"
+    state = json.dumps({"kind": "state", "time": 6.0, "state": "running", "workers": 2}) + "\n"
+    reader.path.write_text(line(1) + failure + state + line(2))
+    assert [epoch.number for epoch in reader.read_new()] == [1, 2]
+    assert [(event.kind, event.text, event.is_fault) for event in reader.events] == [
+        ("failure", "rank 1: its process died", True),
+        ("state", "running", False),
+    ]

@@ -62,7 +62,7 @@ class Toy:
             score = scripted[epoch - 1] if scripted else weights
             last = epoch == task.settings.epochs
             metrics = {"val/map50_95": score}
-            report(EpochReport(epoch, time.time(), metrics, "", last, 8, write if place.rank == 0 else None))
+            report(EpochReport(epoch, time.time(), metrics, "", last, 8, (lambda: write) if place.rank == 0 else None))
 
     def log(self, file: str, **values: Any) -> None:
         with (self.folder / file).open("a") as lines:

@@ -1,0 +1,44 @@
+"""Ends a worker whose training stands still, so that it is started again like one that died.
+
+Ray notices a process that does not answer (``RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S``, set from the same setting), but
+not one that answers while its training thread waits for ever: for a disk, a lock, a lost rank.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+
+EXIT_CODE = 75  # EX_TEMPFAIL: another try may succeed
+
+
+class HangWatch:
+    """A thread that watches for signs of progress. It sleeps until the first one and after ``pause``."""
+
+    def __init__(self, timeout_s: float) -> None:
+        """A quarter more than ``timeout_s`` seconds without a sign end the process; 0: never.
+
+        A rank that waits for one that stands still sees no progress either: the quarter lets Ray name the right one.
+        """
+        self._timeout_s = 1.25 * timeout_s
+        self._last: float | None = None
+        if timeout_s > 0:
+            threading.Thread(target=self._watch, name="hang-watch", daemon=True).start()
+
+    def beat(self) -> None:
+        """A sign of progress, from the training thread."""
+        self._last = time.monotonic()
+
+    def pause(self) -> None:
+        """What comes now may take as long as it wants: an upload that waits for its store."""
+        self._last = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(min(self._timeout_s / 4, 5.0))
+            last = self._last
+            if last is not None and (still := time.monotonic() - last) > self._timeout_s:
+                print(f"no batch for {still:.0f} s (cluster.hang_timeout_s): this worker ends itself", file=sys.stderr)
+                faulthandler.dump_traceback(file=2)
+                os._exit(EXIT_CODE)
