@@ -20,7 +20,7 @@ from ray_jobs.errors import SettingsError
 from ray_jobs.flows.search_folder import SearchFolder, find_search
 from ray_jobs.flows.search_preparation import prepare_search
 from ray_jobs.flows.search_result import result_lines
-from ray_jobs.flows.search_run import run_search
+from ray_jobs.flows.search_run import run_best_training, run_search
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.search.space import Space
 from ray_jobs.settings import Settings, load_config_with_defaults
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     settings, search, space, folder = _settings_and_folder(options)
     prepared = prepare_search(settings, search, space, folder, _say)
     summary = run_search(prepared, _say, terminal=sys.stdout.isatty())
+    if options.train_best:
+        summary = run_best_training(prepared, summary, _say)
     _say("\n".join(result_lines(prepared, summary)))
     return 0
 

@@ -175,8 +175,14 @@ class Search:
                 self._end(trial, "finished", None)
             return
         if message.kind == "saved":
-            self._record("saved", trial, epoch=message.epoch, checkpoint=message.checkpoint)
             self._saved_at[trial.number] = time.monotonic()
+            if message.checkpoint is None:
+                if trial.decision == "pause":  # it cannot wait without one
+                    self._broke(slot, SlotBroke("the store for its checkpoint is away", lost=True))
+                else:
+                    slot.answer("continue")
+                return
+            self._record("saved", trial, epoch=message.epoch, checkpoint=message.checkpoint)
             if trial.decision == "pause":
                 self._record("waiting", trial)
                 self._dismiss(slot)

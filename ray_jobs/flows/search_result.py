@@ -7,11 +7,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ray_jobs.detector.bootstrap import Comparison
 from ray_jobs.entry import how_to_run
 from ray_jobs.errors import TrainingError
 from ray_jobs.flows.search_preparation import PreparedSearch
+from ray_jobs.flows.search_report import REPORT, Search, epochs_saved, write_search_report
 from ray_jobs.flows.trial import Trial
 from ray_jobs.settings import Settings
 
@@ -51,10 +54,24 @@ def write_table(prepared: PreparedSearch, trials: Sequence[Trial]) -> None:
     prepared.folder.table.write_text(buffer.getvalue(), encoding="utf-8")
 
 
+def write_report(
+    prepared: PreparedSearch, trials: Sequence[Trial], seconds: float, comparison: Comparison | None = None
+) -> Path:
+    """``report.html``: which trial won, what mattered, what it cost; ``comparison`` is with the defaults."""
+    search = prepared.search
+    facts = {
+        "scheduler": search.scheduler.name,
+        "searcher": search.searcher_name,
+        "data set": str(prepared.report.index.root),
+        "fingerprint": prepared.report.fingerprint,
+    }
+    about = Search(prepared.folder.name, search.metric, search.mode, search.budget.epochs, seconds, facts, comparison)
+    return write_search_report(prepared.folder.path, trials, best_trial(trials), about)
+
+
 def make_summary(prepared: PreparedSearch, trials: Sequence[Trial], best: Trial, seconds: float) -> dict[str, Any]:
     """Everything worth knowing about a finished search, ready for JSON."""
-    epochs = sum(len(trial.epochs) for trial in trials)
-    full = len(trials) * prepared.search.budget.epochs
+    saved, _ = epochs_saved(trials, prepared.search.budget.epochs)
     return {
         "run_name": prepared.folder.name,
         "metric": prepared.search.metric,
@@ -71,8 +88,8 @@ def make_summary(prepared: PreparedSearch, trials: Sequence[Trial], best: Trial,
             "metric": _best_metric(prepared, best),
             "parameters": dict(best.parameters),
         },
-        "epochs_run": epochs,
-        "epochs_saved": full - epochs,
+        "epochs_run": sum(len(trial.epochs) for trial in trials),
+        "epochs_saved": saved,
         "gpu_hours": round(sum(trial.seconds * trial.gpus for trial in trials) / 3600, 4),
         "cpu_hours": round(sum(trial.seconds * trial.cpus for trial in trials) / 3600, 4),
         "seconds": round(seconds, 1),
@@ -99,9 +116,25 @@ def result_lines(prepared: PreparedSearch, summary: Mapping[str, Any]) -> list[s
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in best["parameters"].items()
         ),
+        f"report      {folder.path / REPORT}",
         f"trials      {folder.table}",
         f"train it    {how_to_run('train')} --config {folder.best_config}",
     ]
-    if report := summary.get("report"):
-        lines.insert(2, f"report      {report}")
+    if trained := summary.get("trained"):
+        lines += _comparison_lines(trained)
+    return lines
+
+
+def _comparison_lines(trained: Mapping[str, Any]) -> list[str]:
+    best, defaults, difference = trained["best_run"], trained["defaults_run"], trained["comparison"]["map50_95"]
+    figures = (
+        f"{trained['split']} mAP50-95 {best['map50_95'] or 0:.3f}, with the defaults {defaults['map50_95'] or 0:.3f}"
+    )
+    lines = [f"trained     {best['run']}: {figures}"]
+    if difference:
+        span = f"{difference['value']:+.3f} (95 % interval {difference['low']:+.3f} to {difference['high']:+.3f})"
+        lines.append(f"difference  {span}, over {trained['comparison']['drawn']} {trained['comparison']['over']}")
+    if trained["registry"]:
+        registered = trained["registry"]
+        lines.append(f"registered  {registered['name']} version {registered['version']} @{registered['alias']}")
     return lines

@@ -5,6 +5,7 @@ was stopped goes on where its journal ends.
 """
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import BadInput
+from ray_jobs.flows.best_training import train_best
 from ray_jobs.flows.preflight import preflight, preflight_tasks
 from ray_jobs.flows.search import Rules, Search
 from ray_jobs.flows.search_journal import Event, SearchJournal, SearchState, TrialRecord
 from ray_jobs.flows.search_log import SearchLog
 from ray_jobs.flows.search_preparation import PreparedSearch, Say, make_scheduler, make_searcher
-from ray_jobs.flows.search_result import best_trial, make_summary, write_best_config, write_table
+from ray_jobs.flows.search_result import best_trial, make_summary, write_best_config, write_report, write_table
 from ray_jobs.flows.search_table import SearchTable
 from ray_jobs.flows.summary import tracking_part
 from ray_jobs.flows.training_run import Stopped, stopped_by_signals
 from ray_jobs.flows.trial_slots import Slot
 from ray_jobs.flows.trial_worker import TrainingObjective, TrialTask
+from ray_jobs.search.schedulers import NoScheduler
 from ray_jobs.search.score import DEFAULT_GAINS, Score
+from ray_jobs.search.searchers import RandomSearcher
 from ray_jobs.search.settings import trial_settings
 from ray_jobs.storage import Storage, open_storage
 
@@ -34,6 +38,9 @@ def run_search(prepared: PreparedSearch, say: Say, terminal: bool) -> dict[str, 
     Raises ``Stopped`` after SIGINT or SIGTERM; the search can be continued.
     """
     folder = prepared.folder
+    if done := _finished(prepared):
+        say(f"{folder.name} is finished")
+        return done
     state = folder.begin(prepared.search, prepared.settings, prepared.report.fingerprint)
     try:
         with stopped_by_signals(folder.name, "tune"):
@@ -46,6 +53,28 @@ def run_search(prepared: PreparedSearch, say: Say, terminal: bool) -> dict[str, 
         raise
     finally:
         folder.release()
+
+
+def _finished(prepared: PreparedSearch) -> dict[str, Any] | None:
+    """The summary of a search that is finished and was not asked for more trials."""
+    folder = prepared.folder
+    if not folder.exists or folder.state()["status"] != "finished":
+        return None
+    summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+    return summary if summary["trials"] >= prepared.samples else None
+
+
+def run_best_training(prepared: PreparedSearch, summary: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Train with the best settings and with the defaults; returns the summary with their comparison in it."""
+    trained = train_best(prepared, say)
+    summary["trained"] = trained.as_dict()
+    prepared.folder.write_summary(summary)
+    state = SearchState(NoScheduler(), RandomSearcher(prepared.space, 0), prepared.plan.cpus, prepared.plan.gpus)
+    for event in SearchJournal(prepared.folder.journal).read():
+        state.apply(event, replayed=True)
+    trials = state.as_trials(prepared.space.fixed, 0.0)
+    write_report(prepared, trials, summary["seconds"], trained.comparison)
+    return summary
 
 
 def _run(prepared: PreparedSearch, say: Say, terminal: bool, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +116,16 @@ def _conclude(prepared: PreparedSearch, state: SearchState, log: SearchLog, seco
     write_best_config(prepared, best)
     summary = make_summary(prepared, trials, best, seconds)
     folder.write_summary(summary)
+    report = write_report(prepared, trials, seconds)
     folder.write_state(status="finished")
-    files = [folder.best_config, folder.table, folder.search_settings, folder.settings, folder.path / "data.yaml"]
+    files = [
+        report,
+        folder.best_config,
+        folder.table,
+        folder.search_settings,
+        folder.settings,
+        folder.path / "data.yaml",
+    ]
     summary |= tracking_part(log.finish(summary, files))
     folder.write_summary(summary)
     return summary

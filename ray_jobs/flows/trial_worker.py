@@ -6,16 +6,18 @@ training run does (``distributed.train_rank``).
 """
 
 import gc
+import logging
 import queue
 import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.errors import PlatformError, TrainingError
+from ray_jobs.errors import DamagedCheckpoint, PlatformError, StoreOutage, TrainingError
 from ray_jobs.flows.checkpoints import EXPERIMENT, fetch_checkpoint, write_manifest
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, scratch_folder
@@ -23,6 +25,8 @@ from ray_jobs.storage import FolderStorage, Storage, scratch_folder
 if TYPE_CHECKING:
     from ray_jobs.detector.epoch_report import EpochReport
     from ray_jobs.detector.process import Place
+
+logger = logging.getLogger(__name__)
 
 Answer = Literal["continue", "save", "stop"]
 SHARED_MARKER = ".search"  # lies in a search's folder, so that a worker can tell whether it sees that folder
@@ -181,8 +185,11 @@ class Reporter:
         answer: Answer = words[0]
         return answer
 
-    def _save(self, report: "EpochReport") -> str:
-        """Store a checkpoint beside the one before, which stays until the next: one is always whole."""
+    def _save(self, report: "EpochReport") -> str | None:
+        """Store a checkpoint beside the one before, which stays until the next: one is always whole.
+
+        None where the store is away: the one before is still there.
+        """
         assert report.capture_checkpoint is not None
         folder = scratch_folder("checkpoint")
         name = "b" if self._newest == "a" else "a"
@@ -190,6 +197,9 @@ class Reporter:
             report.capture_checkpoint()(folder)
             write_manifest(folder, report.epoch, False, report.batch_size)
             self.task.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
+        except StoreOutage as error:
+            logger.warning("trial %d: no checkpoint after epoch %d: %s", self.task.number, report.epoch, error)
+            return None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._newest = name
@@ -214,14 +224,25 @@ class TrainingObjective:
         try:
             resume_from = None
             if task.start:
-                resume_from = work_dir / "resume"
-                fetch_checkpoint(*task.start, resume_from)
+                resume_from = self._fetch(task, work_dir / "resume")
             weights = self.weights.get(task.settings.model_name, b"")
             index = _first_images(self.index, task.images) if task.images else self.index
             training = TrainingTask(task.settings, index, task.storage, weights, place.threads)
             train_rank(training, place, work_dir, report, resume_from, keep_weights=False, carried=task.carried)
         finally:
             shutil.rmtree(work_dir, ignore_errors=True)
+
+    def _fetch(self, task: TrialTask, folder: Path) -> Path | None:
+        """The checkpoint to go on from. A damaged one of its own costs the trial its epochs, not its life."""
+        assert task.start is not None
+        try:
+            fetch_checkpoint(*task.start, folder)
+        except DamagedCheckpoint as error:
+            if task.carried:
+                raise
+            logger.warning("trial %d begins again: %s", task.number, error)
+            return None
+        return folder
 
 
 def _first_images(index: DatasetIndex, count: int) -> DatasetIndex:
