@@ -118,10 +118,11 @@ def load_search_settings(path: Path, overrides: Sequence[str], base: Settings) -
     try:
         settings = SearchSettings.model_validate(values)
     except ValidationError as error:
-        problems += [describe_problem(problem, source, overridden, SearchSettings) for problem in error.errors()]
+        found = [describe_problem(problem, source, overridden, SearchSettings) for problem in error.errors()]
+        problems += [text.replace("command line: ", "command line: tune.", 1) for text in found]
         raise SettingsError(problems) from None
-    space, found = parse_space(settings.space)
-    placed: list[tuple[KeyPath, str]] = [(("space", name) if name else ("space",), text) for name, text in found]
+    space, wrong = parse_space(settings.space)
+    placed: list[tuple[KeyPath, str]] = [(("space", name) if name else ("space",), text) for name, text in wrong]
     if settings.space:
         placed += _check_parameters(space, base)
     else:
