@@ -7,6 +7,7 @@ from ray_jobs.entry import run_job
 
 JOBS = {
     "train": "train a detector",
+    "tune": "search for better settings",
     "check_data": "check a data set",
     "predict": "find and draw findings in X-rays",
     "read_server": "a page and an address that find them",

@@ -240,17 +240,18 @@ def load_config_with_defaults(path: Path | None, overrides: Sequence[str] = ()) 
     """
     source = read_yaml(path, SettingsError) if path else YamlSource(Path("defaults"), {})
     values = json.loads(json.dumps(source.values, default=str))
-    overridden, problems = _apply_overrides(values, overrides)
+    overridden, problems = apply_overrides(values, overrides)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += [_describe(problem, source, overridden) for problem in error.errors()]
+        problems += [describe_problem(problem, source, overridden) for problem in error.errors()]
     if problems:
         raise SettingsError(problems)
     return settings
 
 
-def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[set[KeyPath], list[str]]:
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[set[KeyPath], list[str]]:
+    """Put ``key=value`` texts into ``values``; returns the keys that they name, and what is wrong with them."""
     seen: set[KeyPath] = set()
     problems = []
     for text in overrides:
@@ -274,7 +275,9 @@ def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[
     return seen, problems
 
 
-def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[KeyPath]) -> str:
+def describe_problem(
+    problem: Mapping[str, Any], source: YamlSource, overridden: set[KeyPath], root: type[BaseModel] | None = None
+) -> str:
     """A pydantic error in a person's words: place, value, remedy."""
     key = tuple(str(part) for part in problem["loc"])
     while key and key not in source.lines and key not in overridden and key[-1].isdigit():
@@ -282,7 +285,7 @@ def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[Ke
     place = f"command line: {'.'.join(key)}" if key in overridden else source.place(key)
     kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "extra_forbidden":
-        return f"{place}: {_unknown_key(key)}"
+        return f"{place}: {_unknown_key(key, root or Settings)}"
     if kind == "value_error" and not key:  # settings that do not agree with each other name their keys themselves
         return f"{source.path}: {context['error']}"
     wanted = {
@@ -311,10 +314,9 @@ def _describe(problem: Mapping[str, Any], source: YamlSource, overridden: set[Ke
     return f"{place}: {message}, got {got!r}"
 
 
-def _unknown_key(key: KeyPath) -> str:
-    if len(key) == 1 and key[0] in REFUSED:
+def _unknown_key(key: KeyPath, model: type[BaseModel]) -> str:
+    if len(key) == 1 and key[0] in REFUSED and model is Settings:
         return f"not a setting here: {REFUSED[key[0]]}"
-    model: type[BaseModel] = Settings
     for part in key[:-1]:
         annotation = model.model_fields[part].annotation
         model = annotation if isinstance(annotation, type) else get_args(annotation)[0]

@@ -56,12 +56,14 @@ class DetectorTraining(DetectionTrainer):
         resume_from: Path | None = None,
         cache_folder: Path | None = None,
         *,
+        carried: bool = False,
         lr_scale: float = 1.0,
         on_batch: Callable[[], None] = lambda: None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.index, self.place, self.report, self.on_progress = index, place, report, on_progress
-        self.resume_from, self.cache_folder, self.lr_scale = resume_from, cache_folder, lr_scale
+        self.resume_from, self.cache_folder = resume_from, cache_folder
+        self.carried, self.lr_scale = carried, lr_scale
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
@@ -211,7 +213,7 @@ class DetectorTraining(DetectionTrainer):
 
     def _restore(self, folder: Path) -> None:
         self._resumed = load_state(folder / "state.pt")
-        restore_state(self, self._resumed)
+        restore_state(self, self._resumed, self.carried)
         self.last_optimizer_step = self._resumed["last_optimizer_step"]
         if self.place.rank == 0:
             for name, target in (("results.csv", self.csv), ("best.pt", self.best)):
@@ -322,6 +324,8 @@ class DetectorTraining(DetectionTrainer):
 
     def save_model(self) -> bool:
         """Write best.pt when this epoch is the best and last.pt at the end, both loadable by plain Ultralytics."""
+        if not self.args.save:
+            return False
         if self.best_fitness == self.fitness:
             write_weights(self, self.best)
         if self.stop or self.epoch + 1 >= self.epochs:

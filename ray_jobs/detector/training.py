@@ -25,6 +25,8 @@ def train_detector(
     weights: Path | None = None,
     resume_from: Path | None = None,
     cache_folder: Path | None = None,
+    keep_weights: bool = True,
+    carried: bool = False,
     lr_scale: float = 1.0,
     on_batch: Callable[[], None] = lambda: None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -33,8 +35,10 @@ def train_detector(
 
     ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
     a folder that ``EpochReport.capture_checkpoint`` filled. ``work_dir`` is this process's own folder for its files.
-    ``cache_folder`` is shared by the processes of a node and holds decoded pixels. ``lr_scale`` multiplies the learning
-    rate. ``on_batch`` is called before every batch, ``on_progress`` about once a second within an epoch.
+    ``cache_folder`` is shared by the processes of a node and holds decoded pixels. Without ``keep_weights`` no best.pt
+    and last.pt are written. ``carried`` says that ``resume_from`` comes from a training with other parameters, whose
+    weights and optimizer state are taken, and whose learning rate and the like are not. ``lr_scale`` multiplies the
+    learning rate. ``on_batch`` is called before every batch, ``on_progress`` about once a second within an epoch.
 
     Raises ``Diverged`` where numbers are not finite any more, ``WeightsError`` for a state of another model, and
     ``TrainingError`` where memory is too small for the batch.
@@ -42,18 +46,9 @@ def train_detector(
     prepare_process(place)
     from ray_jobs.detector.trainer import DetectorTraining
 
-    arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights)
-    training = DetectorTraining(
-        arguments,
-        index,
-        place,
-        report,
-        resume_from,
-        cache_folder,
-        lr_scale=lr_scale,
-        on_batch=on_batch,
-        on_progress=on_progress,
-    )
+    arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
+    how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "on_batch": on_batch, "on_progress": on_progress}
+    training = DetectorTraining(arguments, index, place, report, resume_from, cache_folder, **how)
     try:
         training.train()
     except (RuntimeError, MemoryError) as error:

@@ -65,11 +65,13 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_state(trainer: Any, state: dict[str, Any]) -> None:
+def restore_state(trainer: Any, state: dict[str, Any], carried: bool = False) -> None:
     """Put a state into a fresh trainer whose model, EMA and optimizer exist. Gradients follow when training starts.
 
-    Raises ``WeightsError`` for the state of another model.
+    Of a ``carried`` state, which was trained with other parameters, the trainer keeps its own learning rate, momentum
+    and weight decay. Raises ``WeightsError`` for the state of another model.
     """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in trainer.optimizer.param_groups]
     try:
         _unwrapped(trainer).load_state_dict(state["model"])
         trainer.ema.ema.load_state_dict(state["ema"])
@@ -77,6 +79,9 @@ def restore_state(trainer: Any, state: dict[str, Any]) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise WeightsError(f"the training state is of another model: {reason}") from None
+    if carried:
+        for group, values in zip(trainer.optimizer.param_groups, own, strict=True):
+            group.update(values)
     trainer.ema.updates = state["updates"]
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_fitness, trainer.fitness = state["best_fitness"], state["fitness"]

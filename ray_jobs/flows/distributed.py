@@ -9,6 +9,7 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,31 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
 
 def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     from ray_jobs.detector.process import prepare_process
-    from ray_jobs.detector.training import train_detector
 
     prepare_process(place)
+    measures = RankMeasures(task.run, place.rank, task.storage.url)
+    reporter = CheckpointReporter(task.storage, measures)
     resume_from = _resume_folder(task.storage, work_dir)
+    try:
+        train_rank(task, place, work_dir, reporter, resume_from, on_progress=measures.progress)
+    finally:
+        measures.close()
+
+
+def train_rank(
+    task: TrainingTask,
+    place: "Place",
+    work_dir: Path,
+    report: Callable[["EpochReport"], None],
+    resume_from: Path | None,
+    **how: Any,
+) -> None:
+    """One rank of a training run, from the checkpoint in ``resume_from`` (None: from the start) to the end.
+
+    ``how`` is passed on to ``train_detector``.
+    """
+    from ray_jobs.detector.training import train_detector
+
     manifest = json.loads((resume_from / MANIFEST).read_text()) if resume_from else {}
     if manifest.get("last"):
         return  # the run was stopped after its last epoch
@@ -114,12 +136,10 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
     watch = HangWatch(task.settings.cluster.hang_timeout_s)
-    measures = RankMeasures(task.run, place.rank, task.storage.url)
-    reporter = CheckpointReporter(task.storage, measures)
 
-    def report(epoch: "EpochReport") -> None:
+    def watched_report(epoch: "EpochReport") -> None:
         watch.pause()
-        reporter(epoch)
+        report(epoch)
 
     try:
         train_detector(
@@ -127,14 +147,14 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
             task.index,
             place,
             work_dir,
-            report,
+            watched_report,
             batch_size=manifest.get("batch_size") or _global_batch(task, place),
             weights=weights,
             resume_from=resume_from,
             cache_folder=private_cache_folder(),
             lr_scale=task.lr_scale,
             on_batch=watch.beat,
-            on_progress=measures.progress,
+            **how,
         )
     except WeightsError as error:
         if resume_from is None:
@@ -142,7 +162,6 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
         watch.pause()
-        measures.close()
 
 
 def _check_shared(storage: Storage) -> None:

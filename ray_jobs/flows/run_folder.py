@@ -21,6 +21,9 @@ STATE = "run.json"
 class RunFolder:
     """``runs/<run>/`` with its settings, journal, weights, samples, plots and summary."""
 
+    state_file = STATE
+    folders: tuple[str, ...] = ("weights", "samples", "plots")
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
@@ -37,11 +40,11 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Whether a run of this name was ever begun."""
-        return (self.path / STATE).is_file()
+        return (self.path / self.state_file).is_file()
 
     def state(self) -> dict[str, Any]:
         """``status`` (running, finished, failed, stopped), ``fingerprint`` of the data set, and times."""
-        state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((self.path / self.state_file).read_text(encoding="utf-8"))
         return state
 
     def check_free(self, settings: Settings, fingerprint: str | None = None) -> None:
@@ -93,16 +96,16 @@ class RunFolder:
             self.write_state(status="running", uid=uuid.uuid4().hex, fingerprint=fingerprint, started=time.time())
         else:
             self.write_state(status="running")
-        for folder in (self.weights, self.samples, self.plots):
-            folder.mkdir(exist_ok=True)
+        for folder in self.folders:
+            (self.path / folder).mkdir(exist_ok=True)
         return self
 
     def write_state(self, **changes: Any) -> None:
         """Change entries of ``run.json``, whole or not at all."""
         state = {**(self.state() if self.exists else {}), **changes, "pid": os.getpid()}
-        partial = self.path / f".{STATE}.partial"
+        partial = self.path / f".{self.state_file}.partial"
         partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        partial.replace(self.path / STATE)
+        partial.replace(self.path / self.state_file)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

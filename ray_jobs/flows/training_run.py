@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 class Stopped(PlatformError):
     """The run was stopped by a signal and can be continued."""
 
-    def __init__(self, number: signal.Signals, run: str) -> None:
+    def __init__(self, number: signal.Signals, run: str, job: str = "train") -> None:
         self.exit_code = 128 + number
-        super().__init__(f"stopped by {number.name}; go on with: {how_to_run('train')} --resume {run}")
+        super().__init__(f"stopped by {number.name}; go on with: {how_to_run(job)} --resume {run}")
 
 
 def run_training(prepared: Prepared, display: Display, began: float) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def run_training(prepared: Prepared, display: Display, began: float) -> dict[str
     """
     run = prepared.run.claim(prepared.settings, prepared.report.fingerprint)
     try:
-        with _stopped_by_signals(run.name), _driving(prepared) as lease, room_for(0, run.path):
+        with stopped_by_signals(run.name), _driving(prepared) as lease, room_for(0, run.path):
             return _run_logged(prepared, lease, Watch(prepared, display, began), began)
     except BaseException as error:
         with suppress(OSError):  # a disk that is full is said already
@@ -221,11 +221,11 @@ class _InBackground:
 
 
 @contextmanager
-def _stopped_by_signals(run: str) -> Iterator[None]:
+def stopped_by_signals(run: str, job: str = "train") -> Iterator[None]:
     """SIGINT and SIGTERM raise ``Stopped`` in the main thread, where nothing but waiting and logging happens."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
-        raise Stopped(signal.Signals(number), run)
+        raise Stopped(signal.Signals(number), run, job)
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if main}

@@ -4,6 +4,7 @@ In: parameters, metrics, files, the data set and a model to register, from the d
 Out: one MLflow run, once each, whether the server was up, down, hung or slow meanwhile.
 
 Everything is written to ``<run_dir>/tracking/spool.jsonl`` first and sent from there: ``tracker`` (what the driver
-holds), ``spool`` (the file), ``delivery`` (spool to server), ``registry`` and ``model_package`` (the registered model),
-``pyfunc_model`` (what runs inside that model), ``system`` and ``environment`` (the machine).
+holds), ``child_tracker`` (a run inside it), ``spool`` (the file), ``delivery`` (spool to server), ``registry`` and
+``model_package`` (the registered model), ``pyfunc_model`` (what runs inside that model), ``system`` and ``environment``
+(the machine).
 """

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_UID_TAG = "xray.run_uid"
+PARENT_TAG = "mlflow.parentRunId"
 CHANGED_PARAM_TAG = "xray.changed."
 DIGEST_LENGTH = 36  # MLflow's limit for a data set's digest
 
@@ -53,7 +54,7 @@ class Delivery:
         self._cursor = self._cursors.load(self._server)
         self._client: MlflowClient | None = None
         self._lock_file: int | None = None
-        self._params: dict[str, str] = {}
+        self._params: dict[str | None, dict[str, str]] = {}  # that a run has, by its child's name
         self._run_uid = ""
 
     @property
@@ -121,7 +122,7 @@ class Delivery:
             self._cursor.experiment_id = _find_or_make_experiment(client, start, self._uri)
             self._cursor.run_id = self._find_or_make_run(client, start)
             self._cursors.save(self._server, self._cursor)
-        self._params = dict(client.get_run(self._cursor.run_id).data.params)
+        self._params = {}
         self._client = client
         return client
 
@@ -132,24 +133,34 @@ class Delivery:
         return first
 
     def _find_or_make_run(self, client: "MlflowClient", start: Record) -> str:
-        if found := self._runs_of_this_spool(client):
+        uid = self._uid(start.get("child"))
+        if found := self._runs_of(client, uid):
             return found[0].info.run_id
         made = client.create_run(
             self._cursor.experiment_id,
             start_time=start["time_ms"],
-            tags=start["tags"] | {RUN_UID_TAG: start["uid"]},
+            tags=start["tags"] | {RUN_UID_TAG: uid},
             run_name=start["run_name"],
         )
         return made.info.run_id
 
-    def _runs_of_this_spool(self, client: "MlflowClient") -> list[Any]:
-        """The run that carries this spool's tag, and twins of it.
+    def _uid(self, child: str | None) -> str:
+        return self._run_uid if child is None else f"{self._run_uid}/{child}"
+
+    def _run_of(self, record: Record) -> str:
+        """The id of the run that a record is for: this spool's own, or a child of it."""
+        child = record.get("child")
+        return self._cursor.children[child] if child is not None else self._cursor.run_id or ""
+
+    def _runs_of(self, client: "MlflowClient", uid: str) -> list[Any]:
+        """The run that carries this tag, and twins of it.
 
         A twin is made when a request that this side gave up on was carried out after all.
         """
-        query = f"tags.`{RUN_UID_TAG}` = '{self._run_uid}'"
+        query = f"tags.`{RUN_UID_TAG}` = '{uid}'"
         runs = client.search_runs([self._cursor.experiment_id], filter_string=query, max_results=50)
-        return sorted(runs, key=lambda run: (run.info.run_id != self._cursor.run_id, run.info.run_id))
+        known = {self._cursor.run_id, *self._cursor.children.values()}
+        return sorted(runs, key=lambda run: (run.info.run_id not in known, run.info.run_id))
 
     def _send(self, client: "MlflowClient", group: list[Record]) -> None:
         try:
@@ -188,7 +199,10 @@ class Delivery:
             if record["kind"] == "metrics"
             for key, value in record["values"].items()
         ]
-        params, tags = self._params.copy(), {}
+        run_id, child = self._run_of(group[0]), group[0].get("child")
+        if child not in self._params:
+            self._params[child] = dict(client.get_run(run_id).data.params)
+        params, tags = self._params[child].copy(), {}
         for record in group:
             if record["kind"] == "params":
                 for key, value in record["values"].items():
@@ -197,18 +211,22 @@ class Delivery:
             elif record["kind"] == "tags":
                 tags |= record["values"]
         client.log_batch(
-            self._cursor.run_id,
+            run_id,
             metrics=metrics,
-            params=[Param(key, value) for key, value in params.items() if key not in self._params],
+            params=[Param(key, value) for key, value in params.items() if key not in self._params[child]],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
-        self._params = params
+        self._params[child] = params
 
     def _on_start(self, client: "MlflowClient", record: Record) -> None:
         """Done by ``_attach``."""
 
-    def _on_resume(self, client: "MlflowClient", record: Record) -> None:  # noqa: ARG002 - all handlers are called alike
-        client.update_run(self._cursor.run_id, status="RUNNING")
+    def _on_child(self, client: "MlflowClient", record: Record) -> None:
+        tags = record["tags"] | {PARENT_TAG: self._cursor.run_id}
+        self._cursor.children[record["child"]] = self._find_or_make_run(client, {**record, "tags": tags})
+
+    def _on_resume(self, client: "MlflowClient", record: Record) -> None:
+        client.update_run(self._run_of(record), status="RUNNING")
 
     def _on_artifact(self, client: "MlflowClient", record: Record) -> None:
         path = self._run_dir / record["path"]
@@ -239,18 +257,21 @@ class Delivery:
         self._cursor.registered = registered.as_dict()
 
     def _on_finish(self, client: "MlflowClient", record: Record) -> None:
-        client.set_terminated(self._cursor.run_id, record["status"], record["time_ms"])
-        for twin in self._runs_of_this_spool(client)[1:]:
+        client.set_terminated(self._run_of(record), record["status"], record["time_ms"])
+        if "child" in record:
+            return
+        for twin in self._runs_of(client, self._run_uid)[1:]:
             client.delete_run(twin.info.run_id)
 
 
 def _groups(records: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
-    """Runs of neighbouring parameters, metrics and tags together, everything else alone, with the offset of its end."""
+    """Neighbouring parameters, metrics and tags of one run together, all else alone, with the offset of its end."""
     group: list[Record] = []
     end = points = 0
     for record, record_end in records:
         size = len(record.get("values", ())) if record["kind"] in _BATCHED else _POINTS_PER_CALL
-        if group and (points + size > _POINTS_PER_CALL or len(group) >= _RECORDS_PER_CALL):
+        other_run = bool(group) and group[-1].get("child") != record.get("child")
+        if group and (other_run or points + size > _POINTS_PER_CALL or len(group) >= _RECORDS_PER_CALL):
             yield group, end
             group, points = [], 0
         group, end, points = [*group, record], record_end, points + size

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ray_jobs.tracking.child_tracker import NullChild
 from ray_jobs.tracking.registry import Registered, RegistryRequest
 
 
@@ -61,6 +62,10 @@ class NullTracker:
     def figures(self) -> TrackingFigures:
         """Zeros."""
         return TrackingFigures()
+
+    def child(self, name: str, run_name: str, params: Mapping[str, Any]) -> NullChild:  # noqa: ARG002 - a twin
+        """A twin that does nothing."""
+        return NullChild()
 
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> TrackingOutcome:  # noqa: ARG002 - a twin
         """An outcome without a run."""

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,17 @@ def _end_of_last_line(path: Path) -> int:
 
 @dataclass
 class Cursor:
-    """How far one server has confirmed a spool, and the names it gave: ``offset`` in bytes, ``records`` in lines."""
+    """How far one server has confirmed a spool, and the names it gave: ``offset`` in bytes, ``records`` in lines.
+
+    ``children`` are the ids of runs inside this one, by the names that the spool calls them.
+    """
 
     offset: int = 0
     records: int = 0
     run_id: str | None = None
     experiment_id: str | None = None
     registered: dict[str, str] | None = None
+    children: dict[str, str] = field(default_factory=dict)
 
 
 class CursorFile:

@@ -9,7 +9,6 @@ the rest later; it is tried again with growing pauses and never raises into trai
 
 import getpass
 import logging
-import re
 import threading
 import time
 import traceback
@@ -27,6 +26,7 @@ from ray_jobs.tracking.addresses import (
     resolve_uri,
     run_page,
 )
+from ray_jobs.tracking.child_tracker import ChildTracker, metric_name, now_ms, plain_tags
 from ray_jobs.tracking.client import cause
 from ray_jobs.tracking.delivery import Delivery
 from ray_jobs.tracking.null_tracker import NullTracker, TrackingFigures, TrackingOutcome
@@ -37,10 +37,7 @@ from ray_jobs.tracking.system import INTERVAL_S, SystemMetrics
 log = logging.getLogger(__name__)
 
 MAX_PARAM_LENGTH = 6000  # MLflow's limits, kept here so that what is sent twice is equal
-MAX_TAG_LENGTH = 8000
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-
-_NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")  # MLflow takes no other characters
 
 
 class Tracker:
@@ -55,9 +52,11 @@ class Tracker:
         self._run_dir = run_dir.resolve()
         self._uri = uri
         self._artifacts = artifacts
+        self._tags = start["tags"]
         self._spool = Spool(spool_path(self._run_dir))
         self._delivery = Delivery(self._run_dir, uri)
-        self._points: dict[tuple[str, int], float] = {}
+        self._points: dict[tuple[str | None, str, int], float] = {}  # by child, name and step
+        self._children: dict[str, bool] = {}  # those in the spool, and whether they have ended
         self._system: SystemMetrics | None = None
         self._lost = self._late = 0
         self._error: str | None = None
@@ -67,22 +66,22 @@ class Tracker:
         self._drained = threading.Event()
         self._last_system_step = self._remember()
         continued = _has_records(self._spool.path)
-        self._append({"kind": "resume", "time_ms": _now_ms()} if continued else start)
+        self._append({"kind": "resume", "time_ms": now_ms()} if continued else start)
         self._thread = threading.Thread(target=self._drain, name="tracking", daemon=True)
         self._thread.start()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Parameters; the first value of a name stays, as MLflow wants it, a later one becomes a tag."""
-        values = {_name(key): redact_value(key, value)[:MAX_PARAM_LENGTH] for key, value in params.items()}
+        values = {metric_name(key): redact_value(key, value)[:MAX_PARAM_LENGTH] for key, value in params.items()}
         self._append({"kind": "params", "values": values})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Metric points at ``step`` (the epoch). Points that a repeated epoch reports again, equal, are sent once."""
-        values = {_name(key): float(value) for key, value in metrics.items()}
-        new = {key: value for key, value in values.items() if not _equal(self._points.get((key, step)), value)}
-        self._points |= {(key, step): value for key, value in new.items()}
+        values = {metric_name(key): float(value) for key, value in metrics.items()}
+        new = {key: value for key, value in values.items() if not _equal(self._points.get((None, key, step)), value)}
+        self._points |= {(None, key, step): value for key, value in new.items()}
         if new:
-            self._append({"kind": "metrics", "step": step, "time_ms": _now_ms(), "values": new})
+            self._append({"kind": "metrics", "step": step, "time_ms": now_ms(), "values": new})
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """A file, or a folder with all that is in it now, under ``folder`` of the run's artifacts.
@@ -104,15 +103,25 @@ class Tracker:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Tags; a later value replaces an earlier one."""
-        self._append({"kind": "tags", "values": _tags(tags)})
+        self._append({"kind": "tags", "values": plain_tags(tags)})
 
     def register(self, request: RegistryRequest) -> None:
         """Register a model, after everything that was logged before."""
         if not self._artifacts:
             log.warning("tracking.artifacts is off: %r is not registered, a version needs its files", request.name)
             return
-        words = {"tags": _tags(request.tags), "description": redact(request.description)}
+        words = {"tags": plain_tags(request.tags), "description": redact(request.description)}
         self._append({"kind": "register", **request.as_record(self._run_dir), **words})
+
+    def child(self, name: str, run_name: str, params: Mapping[str, Any]) -> ChildTracker:
+        """A run inside this one, begun where the spool does not have it yet; ``name`` is unique in this run."""
+        if name not in self._children:
+            start = {"run_name": run_name, "tags": self._tags, "time_ms": now_ms()}
+            self._append({"kind": "child", "child": name, **start})
+            values = {metric_name(key): redact_value(key, value)[:MAX_PARAM_LENGTH] for key, value in params.items()}
+            self._append({"kind": "params", "child": name, "values": values})
+            self._children[name] = False
+        return ChildTracker(name, self._append, self._points, self._children)
 
     def watch_machine(self, interval_s: float = INTERVAL_S) -> None:
         """Log system metrics until ``finish``."""
@@ -134,7 +143,7 @@ class Tracker:
             return self._outcome()
         if self._system:
             self._system.stop()
-        self._append({"kind": "finish", "status": status, "time_ms": _now_ms()})
+        self._append({"kind": "finish", "status": status, "time_ms": now_ms()})
         self._closing = True
         self._wake.set()
         self._drained.wait(timeout_s)
@@ -223,7 +232,7 @@ class Tracker:
         return f"to send it later: python -m ray_jobs.sync_tracking {self._run_dir}"
 
     def _log_system(self, values: dict[str, float], step: int) -> None:
-        self._append({"kind": "metrics", "step": step, "time_ms": _now_ms(), "values": values})
+        self._append({"kind": "metrics", "step": step, "time_ms": now_ms(), "values": values})
 
     def _inside(self, path: Path) -> str:
         """Relative to the run where it lies in it, so that a run's folder may be moved before it is sent."""
@@ -234,12 +243,15 @@ class Tracker:
         """Learn the points that are in the spool already; return the last step of the system metrics, or -1."""
         last = -1
         for record, _ in read_spool(self._spool.path):
-            if record["kind"] == "metrics":
+            child = record.get("child")
+            if child is not None and record["kind"] in ("child", "resume", "finish"):
+                self._children[child] = record["kind"] == "finish"
+            elif record["kind"] == "metrics":
                 for key, value in record["values"].items():
                     if key.startswith("system/"):
                         last = max(last, record["step"])
                     else:
-                        self._points[key, record["step"]] = value
+                        self._points[child, key, record["step"]] = value
         return last
 
 
@@ -276,8 +288,8 @@ def open_tracker(
         "experiment": experiment,
         "uri": redact(address),
         "artifact_root": str(output_dir / "mlartifacts"),
-        "time_ms": _now_ms(),
-        "tags": _standard_tags() | _tags(tags or {}),
+        "time_ms": now_ms(),
+        "tags": _standard_tags() | plain_tags(tags or {}),
     }
     tracker = Tracker(run_dir, address, start, artifacts)
     if system_interval_s is not None:
@@ -301,18 +313,5 @@ def _user() -> str:
         return "unknown"
 
 
-def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {_name(key): redact_value(key, value)[:MAX_TAG_LENGTH] for key, value in tags.items()}
-
-
-def _name(key: str) -> str:
-    """A name that MLflow takes: ``metrics/mAP50(B)`` becomes ``metrics/mAP50B``, as in Ultralytics' own logs."""
-    return _NOT_IN_A_NAME.sub("", key)
-
-
 def _equal(known: float | None, value: float) -> bool:
     return known is not None and (known == value or (known != known and value != value))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

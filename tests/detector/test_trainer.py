@@ -82,6 +82,25 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(
 
 
 @pytest.mark.slow
+def test_a_carried_state_brings_weights_but_not_the_learning_rate(
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]]
+) -> None:
+    standing_still = ["optimizer=AdamW", "lr0=1e-12", "lrf=1.0", "warmup_epochs=0", "epochs=2"]
+    given = ["--resume", str(alone[0] / "epoch_1"), "--carried"]
+    carried = train(index, tmp_path / "run", *given, *standing_still)[0]
+    assert [epoch["epoch"] for epoch in carried] == [2]
+    assert carried[0]["lr/pg0"] == pytest.approx(1e-12)
+    donor, moved, own = (
+        torch.load(folder / "state.pt", weights_only=True)["model"]
+        for folder in (alone[0] / "epoch_1", alone[0] / "epoch_2", tmp_path / "run" / "epoch_2")
+    )
+    trained = [name for name in donor if name.endswith((".weight", ".bias"))]
+    assert max(float((own[name] - donor[name]).abs().max()) for name in trained) < 1e-9
+    assert max(float((moved[name] - donor[name]).abs().max()) for name in trained) > 1e-4
+    assert not (tmp_path / "run" / "work0" / "weights" / "best.pt").exists(), "a trial keeps no weights"
+
+
+@pytest.mark.slow
 def test_the_weights_load_in_plain_ultralytics(alone: tuple[Path, list[dict]]) -> None:
     from ray_jobs.detector.weights import load_model
 

@@ -1,6 +1,6 @@
 """A training process for ``test_trainer.py``: Ultralytics fixes a process's rank when it is imported.
 
-python train_one_rank.py RANK WORLD_SIZE PORT INDEX.npz OUT [--resume FOLDER] [--weights FILE] key=value ...
+python train_one_rank.py RANK WORLD_SIZE PORT INDEX.npz OUT [--resume FOLDER [--carried]] [--weights FILE] key=value ...
 Writes OUT/rank<R>.json, a list of what each epoch reported, and OUT/epoch_<N>/ with rank 0's checkpoints.
 """
 
@@ -20,6 +20,7 @@ def main() -> None:
         parser.add_argument(name, type=kind)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--carried", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     if options.world_size > 1:
@@ -47,6 +48,8 @@ def main() -> None:
         weights=options.weights,
         resume_from=options.resume,
         cache_folder=options.out / "cache",
+        carried=options.carried,
+        keep_weights=not options.carried,
     )
     (options.out / f"rank{options.rank}.json").write_text(json.dumps(said))
 

@@ -120,7 +120,7 @@ def test_in_a_real_terminal_one_block_is_redrawn_and_gone_at_the_end() -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     assert "a line before" in plain
     assert "waited 10% for data" in plain
-    assert "workers were lost and started again (1 so far)" in plain
+    assert re.search(r"restarts +1", plain)
     assert "epoch 1/2" not in plain  # the block shows it
     assert text.count("\x1b[1A") >= 6  # redrawn in place
     assert text.rstrip().endswith("the end")
