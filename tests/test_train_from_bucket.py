@@ -13,7 +13,7 @@ import pytest
 
 from tests.s3_gate import gate_before
 
-SMALL = ("epochs=2", "img_size=64", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "export.onnx=false")
+SMALL = ("epochs=3", "img_size=64", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "export.onnx=false")
 
 
 def train(folder: Path, cache: str, *arguments: str) -> subprocess.Popen[str]:
@@ -55,7 +55,7 @@ def test_a_run_on_a_bucket_goes_on_elsewhere(
             assert run.stdout
             for line in run.stdout:
                 said += line
-                if line.startswith("epoch 1/2"):
+                if line.startswith("epoch 1/3"):
                     run.send_signal(signal.SIGTERM)
         assert run.returncode == 128 + signal.SIGTERM, said
         assert copied() == each_once, "the driver and two workers on one node copy once"
@@ -65,6 +65,6 @@ def test_a_run_on_a_bucket_goes_on_elsewhere(
         assert resumed.returncode == 0, said
         assert copied() == each_once
     summary = json.loads((tmp_path / "runs" / "far" / "summary.json").read_text())
-    assert summary["epochs_run"] == 2
+    assert summary["epochs_run"] == 3
     assert summary["dataset"]["path"] == "s3://xrays/sets/mini"
     assert summary["dataset"]["counts"]["train"]["images"] == 54
