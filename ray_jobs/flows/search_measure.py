@@ -45,6 +45,10 @@ class Measure:
         known = [value for epoch in trial.epochs if (value := self.at(epoch)) is not None]
         return self.best(known) if known else None
 
+    def place(self, trial: Trial) -> float:
+        """Where a trial with a figure stands on an axis."""
+        return self.value(trial) or 0.0
+
     def best(self, values: Sequence[float]) -> float:
         """The best of some figures."""
         return max(values) if self.more_is_better else min(values)
