@@ -41,7 +41,9 @@ class Measure:
         return value if value is not None and math.isfinite(value) else None
 
     def value(self, trial: Trial) -> float | None:
-        """The best figure of a trial's epochs."""
+        """The best figure of a trial's epochs; of losses the one that decided, at equal gains."""
+        if self.stands_in and trial.score is not None and math.isfinite(trial.score):
+            return -trial.score
         known = [value for epoch in trial.epochs if (value := self.at(epoch)) is not None]
         return self.best(known) if known else None
 
