@@ -41,9 +41,15 @@ class Measure:
         return value if value is not None and math.isfinite(value) else None
 
     def value(self, trial: Trial) -> float | None:
-        """The best figure of a trial's epochs."""
+        """The best figure of a trial's epochs; of losses the one that decided, at equal gains."""
+        if self.stands_in and trial.score is not None and math.isfinite(trial.score):
+            return -trial.score
         known = [value for epoch in trial.epochs if (value := self.at(epoch)) is not None]
         return self.best(known) if known else None
+
+    def place(self, trial: Trial) -> float:
+        """Where a trial with a figure stands on an axis."""
+        return self.value(trial) or 0.0
 
     def best(self, values: Sequence[float]) -> float:
         """The best of some figures."""

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from ray_jobs.detector.bootstrap import Comparison
-from ray_jobs.flows.run_report import duration
 from ray_jobs.flows.search_measure import Measure
+from ray_jobs.flows.search_parameters import importance_bars, parameters_section, score_axis, written
 from ray_jobs.flows.trial import State, Trial
-from ray_jobs.report.charts import Axis, Line, bars, line_chart, parallel, scatter
-from ray_jobs.report.importance import FEWEST_TRIALS, importance, is_number
+from ray_jobs.report.charts import Axis, Line, line_chart, scatter
+from ray_jobs.report.importance import importance
 from ray_jobs.report.page import (
     Html,
     Tile,
     definitions,
     document,
+    duration,
     element,
     grid,
     join,
@@ -30,9 +31,6 @@ from ray_jobs.report.page import (
     tiles,
 )
 
-MOST_SCATTERS = 12  # parameters that get a picture of their own, the important ones first
-MOST_AXES = 9  # of the parallel coordinates
-WIDE_RANGE = 30.0  # largest over smallest value, from which on an axis spaces by ratio
 REPORT, HISTORY, IMPORTANCE = "report.html", "history.svg", "importance.svg"
 
 
@@ -62,7 +60,7 @@ def write_search_report(folder: Path, trials: Sequence[Trial], best: Trial | Non
     scored = [trial for trial in trials if trial.score is not None and measure.value(trial) is not None]
     scored = [trial for trial in scored if math.isfinite(trial.score or 0.0)]
     shares = importance([trial.parameters for trial in scored], [trial.score or 0.0 for trial in scored])
-    history, mattered = _history(scored, best, measure), _importance(shares)
+    history, mattered = _history(scored, best, measure), importance_bars(shares)
     for name, picture in ((HISTORY, history), (IMPORTANCE, mattered)):
         (folder / name).write_text(picture_file(picture), encoding="utf-8")
     sections = [
@@ -75,7 +73,7 @@ def write_search_report(folder: Path, trials: Sequence[Trial], best: Trial | Non
         )
         if scored
         else None,
-        _parameters(scored, best, measure, shares, mattered) if scored else None,
+        parameters_section(scored, best, measure, shares, mattered) if scored else None,
         _trials(trials, best, measure),
     ]
     sentence, tone = _verdict(trials, scored, best, search, measure)
@@ -158,7 +156,7 @@ def _key_figures(trials: Sequence[Trial], best: Trial | None, search: Search, me
 
 
 def _winner(best: Trial, search: Search) -> Html:
-    values = [(name, _written(value)) for name, value in best.parameters.items()]
+    values = [(name, written(value)) for name, value in best.parameters.items()]
     facts = definitions(search.facts.items()) if search.facts else None
     lead = "best_config.yaml holds them; give it to the training job as --config."
     return join(
@@ -170,9 +168,9 @@ def _winner(best: Trial, search: Search) -> Html:
 
 
 def _history(scored: Sequence[Trial], best: Trial | None, measure: Measure) -> Html:
-    points = [(float(trial.number), _value(trial, measure), trial.state == "finished") for trial in scored]
+    points = [(float(trial.number), measure.place(trial), trial.state == "finished") for trial in scored]
     x = Axis.counting("trial", max((trial.number for trial in scored), default=1))
-    y = _score_axis([point[1] for point in points])
+    y = score_axis([point[1] for point in points])
     so_far = [measure.best([value for _, value, _ in points[: at + 1]]) for at in range(len(points))]
     # A staircase: the best stays as it is until the next trial.
     steps = [*[at for point in points for at in (point[0], point[0])][1:], x.high]
@@ -191,87 +189,7 @@ def _learning_curves(scored: Sequence[Trial], best: Trial | None, epochs: int, m
         tone: int | str = "all" if won else 0 if trial.state == "finished" else "pale"
         lines.append(Line(name, [at for at, _ in known], [value for _, value in known], tone))
     x = Axis.counting("epoch", epochs)
-    return line_chart(f"{measure.name} by epoch", lines, x, _score_axis([value for line in lines for value in line.y]))
-
-
-def _importance(shares: Mapping[str, float]) -> Html:
-    title = "Share of the ranking explained"
-    return bars(title, list(shares.items()), [f"{100 * share:.0f}\u00a0%" for share in shares.values()])
-
-
-def _parameters(
-    scored: Sequence[Trial], best: Trial | None, measure: Measure, shares: Mapping[str, float], mattered: Html
-) -> Html:
-    names = list(dict.fromkeys([*shares, *(name for trial in scored for name in trial.parameters)]))
-    moved = [
-        name for name in names if len({str(trial.parameters[name]) for trial in scored if name in trial.parameters}) > 1
-    ]
-    y = _score_axis([_value(trial, measure) for trial in scored])
-    pictures = []
-    for name in moved[:MOST_SCATTERS]:
-        having = [trial for trial in scored if name in trial.parameters]
-        axis, places = _parameter_axis(name, having)
-        points = [
-            (place, _value(trial, measure), trial.state == "finished")
-            for place, trial in zip(places, having, strict=True)
-        ]
-        number = next((at for at, trial in enumerate(having) if best and trial.number == best.number), None)
-        pictures.append(element("div", scatter(name, points, axis, y, number)))
-    lead = (
-        "How much of the trials' ranking each parameter explains beyond those above it, and the score over each "
-        "parameter. The large point is the winner; trials that were stopped are gray."
-        if shares
-        else f"The score over each parameter; with fewer than {FEWEST_TRIALS} trials their importance cannot be told."
-    )
-    shown = element("div", mattered, class_="half") if shares else None
-    return section("What mattered", shown, grid(*pictures), _parallel(scored, best, measure, moved), lead=lead)
-
-
-def _parallel(scored: Sequence[Trial], best: Trial | None, measure: Measure, names: Sequence[str]) -> Html | None:
-    names = list(names)[: MOST_AXES - 1]
-    complete = [trial for trial in scored if all(name in trial.parameters for name in names)]
-    if len(names) < 2 or len(complete) < 3:
-        return None
-    placed = [_parameter_axis(name, complete, whole=False) for name in names]
-    scores = [_value(trial, measure) for trial in complete]
-    score = _between(measure.name, scores, log=False)
-    order: tuple[int | str, ...] = ("pale", 0, 1)
-    rows: list[tuple[Sequence[float], int | str]] = []
-    for at, trial in enumerate(complete):
-        values = [*(places[at] for _, places in placed), scores[at]]
-        won = best is not None and trial.number == best.number
-        rows.append((values, 1 if won else 0 if trial.state == "finished" else "pale"))
-    rows.sort(key=lambda row: order.index(row[1]))
-    chart = parallel("Parameters of all trials", [*(axis for axis, _ in placed), score], rows)
-    return join([element("h3", "All trials at once"), element("p", "The winner is orange.", class_="lead"), chart])
-
-
-def _parameter_axis(name: str, trials: Sequence[Trial], whole: bool = True) -> tuple[Axis, list[float]]:
-    """An axis for a parameter, and where each trial stands on it; words stand side by side. ``whole``: it ends at round
-    numbers, else at the least and the greatest value."""
-    values = [trial.parameters[name] for trial in trials]
-    if all(map(is_number, values)):
-        numbers = sorted(map(float, values))
-        low, middle, high = numbers[0], numbers[len(numbers) // 2], numbers[-1]
-        # Numbers that were drawn evenly have their middle there; those drawn by ratio far below.
-        log = low > 0 and high / low >= WIDE_RANGE and middle < (low + high) / 4
-        return (Axis.over if whole else _between)(name, numbers, log=log), list(map(float, values))
-    words = sorted({str(value) for value in values})
-    ticks = [(float(at), _written(word)) for at, word in enumerate(words)]
-    return Axis(name, -0.5, len(words) - 0.5, ticks), [float(words.index(str(value))) for value in values]
-
-
-def _between(label: str, values: Sequence[float], log: bool) -> Axis:
-    ends = (min(values), max(values))
-    return Axis(label, *ends, [(end, _written(float(f"{end:.3g}"))) for end in ends], log)
-
-
-def _value(trial: Trial, measure: Measure) -> float:
-    return measure.value(trial) or 0.0
-
-
-def _score_axis(scores: Sequence[float], label: str = "") -> Axis:
-    return Axis.over(label, scores or [0.0, 1.0])
+    return line_chart(f"{measure.name} by epoch", lines, x, score_axis([value for line in lines for value in line.y]))
 
 
 def _trials(trials: Sequence[Trial], best: Trial | None, measure: Measure) -> Html:
@@ -287,7 +205,7 @@ def _trials(trials: Sequence[Trial], best: Trial | None, measure: Measure) -> Ht
                 "–" if (value := measure.value(trial)) is None else f"{value:.4f}",
                 len(trial.epochs),
                 duration(trial.seconds),
-                *(_written(trial.parameters[name]) if name in trial.parameters else "–" for name in names),
+                *(written(trial.parameters[name]) if name in trial.parameters else "–" for name in names),
                 element("div", trial.reason or "", class_="remark"),
             ]
         )
@@ -309,9 +227,3 @@ def _epochs(count: int) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}"
-
-
-def _written(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
