@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_jobs.pixels import MAX_PIXELS, ImageError, decode_image, to_gray8
+from ray_jobs.pixels import MAX_PIXELS, ImageError, decode_image, histogram, look_up, to_gray8
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 """Lower-case endings of DICOM files; many have none, and are read when they are named one by one."""
@@ -87,11 +87,11 @@ def _windowed(dataset: Any, stored: NDArray[Any], name: str) -> NDArray[np.uint8
         return place
     else:  # no window: that of pixels.py, on what the values mean
         meant = rescaled.astype(np.float64)
-        present = meant[np.unique(place)]
+        present = meant[np.flatnonzero(histogram(place))]
         low, high = float(present.min()), float(present.max())
         deep = np.clip((meant - low) / max(high - low, 1e-9), 0, 1) * 65535
-        return to_gray8(np.rint(deep).astype(np.uint16)[place])
-    return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)[place]
+        return to_gray8(look_up(np.rint(deep).astype(np.uint16), place))
+    return look_up(np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8), place)
 
 
 def _window(dataset: Any, values: NDArray[np.float64]) -> NDArray[np.float64]:

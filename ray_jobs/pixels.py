@@ -169,22 +169,35 @@ def _to_gray(array: np.ndarray) -> np.ndarray:
 def _window(gray: np.ndarray) -> NDArray[np.uint8]:
     """Spread the values between the ``WINDOW`` quantiles over 0..255; a constant image becomes 0."""
     if gray.dtype == np.uint16:  # the usual case: a histogram and a table take a tenth of the time of sorting
-        counts = np.cumsum(_histogram(gray))
+        counts = np.cumsum(histogram(gray))
         low, high = np.searchsorted(counts, np.array(WINDOW) * gray.size)
         low, high = (low, high) if high > low else (gray.min(), gray.max())
-        return _spread(np.arange(65536), float(low), float(high))[gray]
+        return look_up(_spread(np.arange(65536), float(low), float(high)), gray)
     low, high = np.quantile(gray, WINDOW, method="inverted_cdf")
     low, high = (low, high) if high > low else (gray.min(), gray.max())
     return _spread(gray, float(low), float(high))
 
 
-def _histogram(gray: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """How often each of the 65536 values occurs; by rows, since NumPy counts copies of eight bytes a pixel."""
+def look_up(table: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """``table[gray]``, some rows at a time: NumPy makes indices of eight bytes a pixel."""
+    found = np.empty(gray.shape, table.dtype)
+    for rows in _some_rows(gray):
+        found[rows] = table[gray[rows]]
+    return found
+
+
+def histogram(gray: np.ndarray) -> NDArray[np.int64]:
+    """How often each of 65536 values occurs, counted some rows at a time for the same reason."""
     counts = np.zeros(65536, np.int64)
-    rows = max(1, (1 << 20) // gray.shape[1])
-    for top in range(0, len(gray), rows):
-        counts += np.bincount(gray[top : top + rows].ravel(), minlength=65536)
+    for rows in _some_rows(gray):
+        counts += np.bincount(gray[rows].ravel(), minlength=65536)
     return counts
+
+
+def _some_rows(gray: np.ndarray) -> list[slice]:
+    """Slices of about a million pixels each."""
+    step = max(1, (1 << 20) // gray.shape[1])
+    return [slice(top, top + step) for top in range(0, len(gray), step)]
 
 
 def _spread(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:

@@ -30,16 +30,16 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of side x side black pixels, 16 bits each, a thousandth of their size."""
-    packer, line = zlib.compressobj(9), bytes(2 * side + 1)
+    """A PNG of side x side black pixels, one bit each, which any reader makes a byte or more; a thousandth of that."""
+    packer, line = zlib.compressobj(6), bytes(side // 8 + 1)
     data = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
-    head = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def text_bomb(png: bytes) -> bytes:
-    """A good PNG with a comment that unpacks to 200 MB."""
-    return png[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)) + png[33:]
+    """A good PNG with a comment that unpacks to 100 MB."""
+    return png[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 6)) + png[33:]
 
 
 @pytest.fixture(scope="module")

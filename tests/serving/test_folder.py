@@ -61,6 +61,7 @@ def test_pytorch_and_onnx_find_the_same(scans: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # of its own settings
 def test_a_cluster_reads_what_threads_read(scans: Path) -> None:
     connect(load_config_with_defaults(None, ["device=cpu"]))
     import ray
