@@ -106,7 +106,7 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     if task.weights:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
-    watch = HangWatch(task.settings.cluster.hang_timeout_s)
+    watch = HangWatch(task.settings.cluster.hang_timeout_s, tell=_raise_beside_training)
     reporter = CheckpointReporter(task.storage)
 
     def report(epoch: "EpochReport") -> None:
@@ -133,6 +133,15 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
         watch.pause()
+
+
+def _raise_beside_training(error: Exception) -> None:
+    """Have Ray see an error of this worker while its training thread is stuck, as it does for failed uploads."""
+    from ray.train.v2._internal.execution.context import get_train_context
+    from ray.train.v2._internal.util import construct_user_exception_with_traceback
+
+    runner = get_train_context().execution_context.training_thread_runner
+    runner.get_exception_queue().put(construct_user_exception_with_traceback(error))
 
 
 def _check_shared(storage: Storage) -> None:
