@@ -11,6 +11,7 @@ from typing import Any
 
 from ray_jobs.detector.bootstrap import Comparison
 from ray_jobs.detector.detections_file import SplitDetections
+from ray_jobs.flows.display import open_display
 from ray_jobs.flows.preparation import prepare
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.flows.search_preparation import PreparedSearch, Say
@@ -55,5 +56,6 @@ def _trained(prepared: PreparedSearch, settings: Settings, say: Say) -> RunFolde
         say(f"{run.name} was trained before")
         return run
     say(f"training {run.name} for {settings.epochs} epochs")
-    run_training(prepare(settings, run, say), say, time.time())
+    with open_display() as display:
+        run_training(prepare(settings, run, say), display, time.time())
     return run

@@ -109,7 +109,7 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     reporter = CheckpointReporter(task.storage, measures)
     resume_from = _resume_folder(task.storage, work_dir)
     try:
-        train_rank(task, place, work_dir, reporter, resume_from, on_progress=measures.progress)
+        train_rank(task, place, work_dir, reporter, resume_from, _raise_beside_training, on_progress=measures.progress)
     finally:
         measures.close()
 
@@ -120,11 +120,13 @@ def train_rank(
     work_dir: Path,
     report: Callable[["EpochReport"], None],
     resume_from: Path | None,
+    on_hang: Callable[[Exception], None] | None = None,
     **how: Any,
 ) -> None:
     """One rank of a training run, from the checkpoint in ``resume_from`` (None: from the start) to the end.
 
-    ``how`` is passed on to ``train_detector``.
+    ``on_hang`` hears of a training that stands still before this process ends for it. ``how`` is passed on to
+    ``train_detector``.
     """
     from ray_jobs.detector.training import train_detector
 
@@ -135,7 +137,7 @@ def train_rank(
     if task.weights:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
-    watch = HangWatch(task.settings.cluster.hang_timeout_s)
+    watch = HangWatch(task.settings.cluster.hang_timeout_s, tell=on_hang)
 
     def watched_report(epoch: "EpochReport") -> None:
         watch.pause()
@@ -162,6 +164,15 @@ def train_rank(
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
         watch.pause()
+
+
+def _raise_beside_training(error: Exception) -> None:
+    """Have Ray see an error of this worker while its training thread is stuck, as it does for failed uploads."""
+    from ray.train.v2._internal.execution.context import get_train_context
+    from ray.train.v2._internal.util import construct_user_exception_with_traceback
+
+    runner = get_train_context().execution_context.training_thread_runner
+    runner.get_exception_queue().put(construct_user_exception_with_traceback(error))
 
 
 def _check_shared(storage: Storage) -> None:

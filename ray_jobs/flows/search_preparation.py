@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.dataset.report import DatasetReport
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.detector.weights import resolve_weights
 from ray_jobs.errors import BadInput, DataError
-from ray_jobs.flows.preparation import check_data, find_data_yaml, probe_storage
+from ray_jobs.flows.preparation import check_data, find_data, probe_storage
 from ray_jobs.flows.ray_cluster import check_batch, connect, live_nodes, prepare_environment
 from ray_jobs.flows.search_folder import SearchFolder, find_search
 from ray_jobs.flows.search_journal import SearchJournal, SearchState
@@ -64,8 +65,9 @@ def prepare_search(
     _check_batches(settings, search, space)
     earlier = _earlier_trials(search, space, Path(settings.output_dir))
     weights = _weights(settings, space)
-    data_yaml = find_data_yaml(settings)
-    report = check_data(settings, data_yaml)
+    description = describe_data(find_data(settings), settings.storage.data_cache, say)
+    data_yaml = description.yaml_path
+    report = check_data(settings, description)
     if not report.index.splits.get("val"):
         raise DataError(f"{data_yaml}: has no val split, which trials are compared on")
     folder.check_free(settings, report.fingerprint)

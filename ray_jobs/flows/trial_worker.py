@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.local_copy import bring_here
 from ray_jobs.errors import DamagedCheckpoint, PlatformError, StoreOutage, TrainingError
 from ray_jobs.flows.checkpoints import EXPERIMENT, fetch_checkpoint, write_manifest
 from ray_jobs.settings import Settings
@@ -219,6 +220,8 @@ class TrainingObjective:
         from ray_jobs.flows.distributed import TrainingTask, train_rank
 
         _check_shared(task.storage)
+        if self.index.origin:
+            bring_here(self.index.origin)
         prepare_process(place)
         work_dir = scratch_folder("trial")
         try:

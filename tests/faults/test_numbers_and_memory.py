@@ -35,7 +35,7 @@ def test_nan_is_rolled_back_a_hang_is_ended_and_too_little_memory_stops_the_run(
     with poisoned(tmp_path, xrays_mini, "ill", doses, *limits) as drive:
         said = drive.wait_for("rolled back: epoch 3: the loss is not finite")
         assert "going on from the last good checkpoint with half the learning rate" in drive.lines[said - 1]
-        said = drive.wait_for("made no progress for longer than cluster.hang_timeout_s", after=said)
+        said = drive.wait_for("(cluster.hang_timeout_s): it, or a rank that it waits for, stands still", after=said)
         said = drive.wait_for("epoch 6/", after=said)
         began = time.monotonic()
         said_all = drive.end(code=1)
