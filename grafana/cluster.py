@@ -5,6 +5,7 @@ from typing import Any
 from grafana.panels import Limits, board, lines, node_variable, number, run_variable
 
 _NODE = '{ip=~"$node"}'
+_OWN = "gcs|raylet|agent|dashboard|ray::DashboardAgent"
 _FULL: Limits = [(None, "green"), (80, "orange"), (90, "red")]
 _DOWN: Limits = [(None, "red"), (1, "green")]
 
@@ -111,7 +112,7 @@ def build() -> Any:
         lines(
             "Memory of Ray's own processes",
             "Head, node and agents; it should stay flat over weeks.",
-            (f"sum by (Component) (ray_component_uss_bytes{_NODE})", "{{Component}}"),
+            (f"sum by (Component) (ray_component_uss_bytes{{Component=~'{_OWN}', ip=~'$node'}})", "{{Component}}"),
             unit="bytes",
             stacked=True,
         ),
@@ -133,7 +134,7 @@ def build() -> Any:
             "Infeasible: no node could ever hold it; ask for less, or add such a node.",
             ("sum by (Reason) (ray_scheduler_unscheduleable_tasks)", "{{Reason}}"),
         ),
-        lines("Actors", "By state.", ("sum by (State) (ray_gcs_actors_count)", "{{State}}")),
+        lines("Actors", "By state.", ('sum by (State) (ray_gcs_actors_count{State!~"Destroyed|Cached"})', "{{State}}")),
         lines(
             "Is the head keeping up?",
             "The longest lag of its event loops; above a second everything is slow.",

@@ -78,6 +78,7 @@ def build() -> Any:
             "Best mAP50-95 on each run's own validation split: compare runs of the same data only.",
             ('max by (run) (ray_xray_best_map50_95{run=~"$run"})', "{{run}}"),
             unit="percentunit",
+            high_at_least=0.1,
             width=12,
         ),
         lines(

@@ -28,6 +28,7 @@ def lines(
     limits: Limits = (),
     low: float | None = 0,
     high: float | None = None,
+    high_at_least: float | None = None,
     stacked: bool = False,
 ) -> Any:
     """Values over time; limits are drawn as dashed lines."""
@@ -45,6 +46,8 @@ def lines(
         panel.min(low)
     if high is not None:
         panel.max(high)
+    if high_at_least is not None:
+        panel.axis_soft_max(high_at_least)
     return panel
 
 
@@ -52,7 +55,7 @@ def number(
     title: str, tells: str, query: str, unit: str = "short", width: int = 4, limits: Limits = GOOD, legend: str = ""
 ) -> Any:
     """One figure, coloured by its limits. With a legend, the legend's text is the figure."""
-    panel = _frame(stat.Panel(), title, tells, [(query, legend)], unit, width, 4, limits)
+    panel = _frame(stat.Panel(), title, tells, [(query, legend)], unit, width, 4, limits, instant=True)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     panel.graph_mode(shapes.BigValueGraphMode.NONE).color_mode(shapes.BigValueColorMode.VALUE)

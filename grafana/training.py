@@ -55,6 +55,7 @@ def build() -> Any:
             (_now("ray_xray_val_map50_95"), "mAP50-95"),
             (_now("ray_xray_best_map50_95"), "best mAP50-95"),
             unit="percentunit",
+            high_at_least=0.1,
         ),
         lines(
             "Precision and recall",
@@ -135,7 +136,7 @@ def build() -> Any:
         number(
             "Ranks up",
             "Ranks that train at this moment.",
-            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"}))',
+            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"})) or vector(0)',
             limits=[(None, "red"), (1, "green")],
         ),
         number("Ranks wanted", "What the run asked for, at most.", _last("ray_xray_world_size_wanted")),

@@ -37,6 +37,7 @@ def build() -> Any:
             ('max by (trial) (ray_xray_trial_metric{run="$run"})', "trial {{trial}}"),
             ('max by (run) (ray_xray_search_best{run="$run"})', "best"),
             unit="percentunit",
+            high_at_least=0.1,
             width=12,
         ),
     ]

@@ -92,7 +92,13 @@ def test_the_twin_has_the_same_methods() -> None:
     [
         ("The actor died because its node has died. node failure", "node_lost"),
         ("Task was killed due to the node running low on memory: OutOfMemoryError", "out_of_memory"),
-        ("The worker died unexpectedly: connection error code 2. End of file", "worker_died"),
+        (  # Ray's words for any SIGKILL
+            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+            "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) "
+            "the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called",
+            "worker_died",
+        ),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out_of_memory"),
         ("s3://bucket/checkpoints: put failed", "storage"),
         ("ZeroDivisionError: division by zero", "error"),
     ],

@@ -31,7 +31,7 @@ _OF_AN_EPOCH = {
 }
 
 CAUSES: dict[Cause, tuple[str, ...]] = {
-    "out_of_memory": ("out of memory", "outofmemory", "oom"),
+    "out_of_memory": ("out of memory", "outofmemory", "out_of_memory", "low on memory"),
     "node_lost": ("node died", "node is dead", "nodediederror", "node failure", "node was terminated", "preempt"),
     "storage": ("storage", "s3", "bucket", "checkpoint"),
     "worker_died": ("died", "killed", "unavailable", "sigkill", "exit", "lost"),
