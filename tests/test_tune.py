@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
+from ray_jobs.errors import BadInput
+from ray_jobs.flows.search_preparation import earlier_trials
+from ray_jobs.search.settings import SearchSettings
+from ray_jobs.search.space import parse_space
 from ray_jobs.tracking.client import connect
 
 SMALL = ["img_size=64", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "export.onnx=false", "epochs=1"]
 TRIALS = 8
-SEARCH = {
+SEARCH: dict[str, Any] = {
     "space": {"optimizer": "AdamW", "lr0": {"loguniform": [2e-4, 1e-2]}, "mosaic": {"choice": [0.0, 1.0]}},
     "budget": {"samples": TRIALS, "epochs": 3},
     "scheduler": {"grace_epochs": 1, "reduction_factor": 2.0},
@@ -128,6 +132,36 @@ def test_mlflow_has_the_search_and_each_trial_once(found: tuple[Path, str, list[
         assert {"lr0", "mosaic", "optimizer"} == set(child.data.params)
         steps = [point.step for point in client.get_metric_history(child.info.run_id, "val/map50_95")]
         assert steps == sorted(set(steps)), "no epoch twice"
+
+
+@pytest.mark.slow
+def test_a_later_search_learns_from_it(found: tuple[Path, str, list[int]]) -> None:
+    later = {
+        **SEARCH,
+        "space": {**SEARCH["space"], "lr0": {"loguniform": [2e-4, 5e-3]}},
+        "searcher": {"earlier": ["first"]},
+    }
+    search = SearchSettings.model_validate(later)
+    space, _ = parse_space(search.space)
+    rows = csv.DictReader((found[0] / "runs" / "first" / "trials.csv").read_text().splitlines())
+    inside = [row for row in rows if float(row["lr0"]) <= 5e-3]
+    earlier = earlier_trials(search, space, found[0] / "runs")
+    assert [round(score, 3) for _, score in earlier] == [round(float(row["score"]), 3) for row in inside]
+    other = search.model_copy(update={"metric": "val/map50"})
+    with pytest.raises(BadInput, match="their trials do not compare"):
+        earlier_trials(other, space, found[0] / "runs")
+
+
+@pytest.mark.slow
+def test_what_would_fail_everywhere_fails_before_the_first_trial(found: tuple[Path, str, list[int]]) -> None:
+    folder = found[0]
+    (folder / "frozen.yaml").write_text(yaml.safe_dump({**SEARCH, "space": {**SEARCH["space"], "freeze": 30}}))
+    data = yaml.safe_load((folder / "runs" / "first" / "settings.yaml").read_text())["data"]
+    process = job(folder, "--data", data, "--tune", "frozen.yaml", "--run-name", "frozen", *SMALL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, said
+    assert "model_name yolo12n, img_size 64, batch_size 8: RuntimeError: 'freeze=30' froze the entire model" in said
+    assert not (folder / "runs" / "frozen").exists()
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class SearchFolder(RunFolder):
         """As a run's, but a finished search may be asked for more."""
         if self.exists and self.state()["status"] == "finished":
             differences = settings.differences(load_config_with_defaults(self.settings))
-            if differences:
+            if differences or fingerprint not in (None, self.state()["fingerprint"]):
                 raise RunExists(f"{self.path}: this search is finished; choose another run_name")
             return
         super().check_free(settings, fingerprint)

@@ -60,10 +60,15 @@ def prepare_search(
     """Check everything a search needs and join the cluster. Raises the errors of ``ray_jobs.errors``."""
     for warning in settings.warnings():
         say(f"warning: {warning}")
+    if "mosaic" in space.domains and settings.close_mosaic >= search.budget.epochs:
+        say(
+            f"warning: space.mosaic: has no effect: close_mosaic {settings.close_mosaic} leaves no epoch of "
+            f"budget.epochs {search.budget.epochs} with a mosaic"
+        )
     folder.check_free(settings)
     folder.check_same_search(search, settings)
     _check_batches(settings, search, space)
-    earlier = _earlier_trials(search, space, Path(settings.output_dir))
+    earlier = earlier_trials(search, space, Path(settings.output_dir))
     weights = _weights(settings, space)
     description = describe_data(find_data(settings), settings.storage.data_cache, say)
     data_yaml = description.yaml_path
@@ -107,7 +112,7 @@ def _weights(settings: Settings, space: Space) -> dict[str, bytes]:
     return found
 
 
-def _earlier_trials(search: SearchSettings, space: Space, output_dir: Path) -> list[Earlier]:
+def earlier_trials(search: SearchSettings, space: Space, output_dir: Path) -> list[Earlier]:
     """Trials of earlier searches that lie in this space. Raises ``BadInput`` for a search with another metric."""
     found: list[Earlier] = []
     for name in search.searcher.earlier:

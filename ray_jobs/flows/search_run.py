@@ -166,13 +166,18 @@ def _search(
         def on_event(event: Event) -> None:
             table.on_event(event)
             log.event(event)
-            if event["kind"] == "ended":
+            needed = {
+                trial.checkpoint[0] for trial in state.trials.values() if trial.checkpoint and trial.phase != "ended"
+            }
+            if event["kind"] == "ended" and event["trial"] not in needed:
                 trials.forget(event["trial"])
 
         try:
             Search(state, journal, slots, rules, trials.task, trials.score, on_event, table.on_tick).run()
         finally:
             table.close()
+        for number in state.trials:
+            trials.forget(number)  # what an earlier driver, or one that took over another's weights, left
     finally:
         for slot in slots:
             slot.stop()

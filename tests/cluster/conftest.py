@@ -34,6 +34,11 @@ SMALL_NODES = {
     "DRAIN_SECONDS": "5",
     "MLFLOW_WORKERS": "1",
 }
+SHORT_SEARCH = {
+    "space": {"optimizer": "AdamW", "lr0": {"loguniform": [0.001, 0.01]}},
+    "budget": {"samples": 20, "epochs": 1},
+    "scheduler": {"name": "none"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +61,7 @@ def new_environment(
     data = yaml.safe_load((xrays_mini / "data.yaml").read_text()) | {"path": f"/app/datasets/{xrays_mini.name}"}
     (config / "data.yaml").write_text(yaml.safe_dump(data))
     (config / "config.yaml").write_text(yaml.safe_dump(SHORT_TRAINING))
+    (config / "tune.yaml").write_text(yaml.safe_dump(SHORT_SEARCH))
     for path in (config, *config.iterdir()):
         path.chmod(0o755)  # read by another user in the containers
     made: list[Environment] = []

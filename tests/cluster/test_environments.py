@@ -183,12 +183,15 @@ def test_secrets_are_told_to_nobody(trained: SimpleNamespace, training: Environm
 def test_a_second_environment_runs_beside_the_first(
     training: Environment, outside: Outside, new_environment: Callable[..., Environment]
 ) -> None:
-    one_worker = {"RAY_WORKERS": "1", "TUNE_ARGS": "cluster.num_workers=1"}
+    one_worker = {"RAY_WORKERS": "1", "TUNE_ARGS": "--num-samples 2"}
     tuning = new_environment("docker-compose-ray-tune.yaml", jobs=("tune",), **one_worker)
     tuning.up(*PARTS)
     log = run_job(tuning, "tune")
-    assert "ray_jobs.tune is not there yet" in log
-    assert len(Outside(tuning, digit="1").finished_runs()) == 1
+    assert "2 trials (2 finished)" in log
+    assert "best_config.yaml" in log
+    search, *trials = sorted(Outside(tuning, digit="1").finished_runs(), key=lambda run: run["info"]["run_name"])
+    parents = [{tag["key"]: tag["value"] for tag in trial["data"]["tags"]}["mlflow.parentRunId"] for trial in trials]
+    assert parents == [search["info"]["run_id"]] * 2
     assert len(outside.finished_runs()) == 1
     assert healthy(training)["ray-worker"] == 2
     tuning.down(volumes=True)

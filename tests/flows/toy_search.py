@@ -100,7 +100,8 @@ def run(folder: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     toy = Toy(folder, wanted.get("epoch_s", 0.0), wanted.get("scores", {}), wanted.get("failing", []))
     plan = SlotPlan(wanted.get("slots", 2), wanted.get("workers", 1), 1, 0.0)
     slots = [Slot(plan, ray.put(toy)) for _ in range(plan.count)]
-    rules = Rules(samples, max_failures=search.max_failures, checkpoint_s=wanted.get("checkpoint_s", 0.0))
+    deadline = time.time() + wanted["deadline_s"] if "deadline_s" in wanted else None
+    rules = Rules(samples, deadline, max_failures=search.max_failures, checkpoint_s=wanted.get("checkpoint_s", 0.0))
     Search(state, journal, slots, rules, task, lambda _, metrics: metrics["val/map50_95"]).run()
     return [asdict(trial) for trial in state.as_trials({}, time.time())]
 
