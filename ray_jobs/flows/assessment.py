@@ -48,7 +48,7 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
 
     started = time.perf_counter()
     say(f"evaluating best.pt on {len(samples)} {split} images")
-    trained = torch_forward(best, _device(settings))
+    trained = torch_forward(best, device_of(settings))
     evaluation = evaluate(detect(trained, samples, size, BATCH), samples, names)
     result = Assessment(split, evaluation.as_dict())
     result.pictures += draw_plots(evaluation, run.plots, split)
@@ -78,7 +78,8 @@ def _draw_samples(
     return save_samples(read, index.splits["val"], names, run.samples, settings.samples)
 
 
-def _device(settings: Settings) -> str:
+def device_of(settings: Settings) -> str:
+    """Where models are measured: the first GPU unless the settings say CPU."""
     import torch
 
     return "cuda:0" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
