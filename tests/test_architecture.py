@@ -12,8 +12,8 @@ import ray_jobs
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {"errors", "entry", "settings", "training_arguments", "yaml_source", "storage", "pixels"}
 ROOMS = {"reading", "dataset", "detector", "tracking"}
-FLOWS = {"flows"}
-JOBS = {"train", "retrain", "promote", "check_data", "predict", "sync_tracking", "__main__"}
+FLOWS = {"flows", "triggering"}
+JOBS = {"train", "retrain", "promote", "trigger", "check_data", "predict", "sync_tracking", "__main__"}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
 ROOM_MAY_ENTER = {"reading": set(), "dataset": set(), "detector": {"reading", "dataset"}, "tracking": {"reading"}}
 NEIGHBOURS = {"ultralytics": {"detector"}, "mlflow": {"tracking"}, "boto3": {"storage"}, "pyarrow": {"storage"}}
