@@ -1,51 +1,46 @@
 """What requests and answers of the trigger service look like; requests are strict, unknown fields are refused."""
 
-import math
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ray_jobs.settings import Settings
+from ray_jobs.settings import MODEL_NAMES
 from ray_jobs.training_arguments import TrainingArguments
-from ray_jobs.triggering.options import Alias, ModelName
 
 JOB_ID = r"^[a-z]+-[0-9a-f]{12}$"
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 DataPath = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]+$")]
-
-# What a request may set: how a model learns. Where things are written, read and logged is the service's own matter.
-ALLOWED_SETTINGS = frozenset(TrainingArguments.model_fields) | {
-    "model_name",
-    "epochs",
-    "batch_size",
-    "img_size",
-    "patience",
-    "seed",
-    "precision",
-    "keep",
-    "samples",
-}
-assert frozenset(Settings.model_fields) >= ALLOWED_SETTINGS
-
-
-def _known(values: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
-    refused = sorted(set(values) - ALLOWED_SETTINGS)
-    if refused:
-        raise ValueError(
-            f"{', '.join(refused)[:200]}: cannot be set by a request; one of {', '.join(sorted(ALLOWED_SETTINGS))}"
-        )
-    if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
-        raise ValueError("numbers must be finite")
-    return values
-
-
-SettingValue = bool | int | float | Annotated[str, Field(max_length=200)]
-LearningSettings = Annotated[dict[str, SettingValue], AfterValidator(_known), Field(max_length=100)]
+Model = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,99}(@[A-Za-z][A-Za-z0-9_-]{0,99}|/[1-9][0-9]{0,8})$")
+]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# What a request may set: how a model learns. Where things are written, read and logged is the service's own matter.
+_LEARNING: dict[str, Any] = {
+    name: Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    for name, field in TrainingArguments.model_fields.items()
+} | {
+    "model_name": Literal[MODEL_NAMES],
+    "epochs": Annotated[int, Field(ge=1, le=100_000)],
+    "batch_size": Annotated[int, Field(ge=1, le=100_000)],
+    "img_size": Annotated[int, Field(ge=64, le=4096, multiple_of=32)],
+    "patience": Annotated[int, Field(ge=0)],
+    "seed": Annotated[int, Field(ge=0, le=2**31 - 1)],
+    "precision": Literal["auto", "fp32", "bf16", "fp16"],
+    "keep": Annotated[int, Field(ge=0)],
+    "samples": Annotated[int, Field(ge=0, le=500)],
+}
+if TYPE_CHECKING:
+    LearningSettings = _Message
+else:
+    LearningSettings = create_model(
+        "LearningSettings", __base__=_Message, **{name: (kind | None, None) for name, kind in _LEARNING.items()}
+    )
 
 
 class TrainingRequest(_Message):
@@ -53,20 +48,14 @@ class TrainingRequest(_Message):
 
     data: Annotated[DataPath | None, Field(description="data.yaml, inside a folder of data_roots")] = None
     run_name: RunName | None = None
-    settings: Annotated[LearningSettings, Field(description="training settings such as epochs")] = {}
+    settings: Annotated[LearningSettings, Field(description="training settings such as epochs")] = LearningSettings()
     queue: Annotated[bool, Field(description="wait for a running job instead of answering 409")] = False
 
 
-class FinetuneRequest(_Message):
-    """Fine-tune a registered model. Without ``data``: on the images that the watch has collected."""
+class FinetuneRequest(TrainingRequest):
+    """Fine-tune a registered model. Without ``data``: on the images that no champion has learned."""
 
-    model: ModelName | None = None
-    alias: Alias | None = None
-    version: Annotated[int | None, Field(ge=1, le=999_999_999)] = None
-    data: Annotated[DataPath | None, Field(description="data.yaml, inside a folder of data_roots")] = None
-    run_name: RunName | None = None
-    settings: Annotated[LearningSettings, Field(description="training settings such as epochs")] = {}
-    queue: Annotated[bool, Field(description="wait for a running job instead of answering 409")] = False
+    model: Annotated[Model | None, Field(description="NAME@ALIAS or NAME/VERSION; the champion unless given")] = None
 
 
 class Links(BaseModel):

@@ -31,7 +31,7 @@ from ray_jobs.triggering.messages import (
     WatchState,
 )
 from ray_jobs.triggering.options import TriggerOptions
-from ray_jobs.triggering.orders import finetune_request_order, training_order
+from ray_jobs.triggering.orders import NameTaken, NoSuchData, finetune_order, training_order
 from ray_jobs.triggering.progress import progress_of
 from ray_jobs.triggering.queue import Desk, JobRuns
 from ray_jobs.triggering.ray_jobs_api import Order, RayJobs, Submitted
@@ -48,8 +48,9 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "the Ray cluster does not answer"},
 }
 STARTED: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "settings, names or paths that cannot be used"},
-    409: {"model": Busy, "description": "a job runs already, or there is nothing to learn from"},
+    400: {"model": Problem, "description": "settings that do not go together"},
+    404: {"model": Problem, "description": "no such data set"},
+    409: {"model": Busy, "description": "a job runs already, a run has this name, or there is nothing to learn from"},
     413: {"model": Problem, "description": f"more than {MAX_BODY} bytes"},
 }
 
@@ -112,7 +113,7 @@ def _links(job_id: str) -> Links:
 
 
 def make_app(options: TriggerOptions, token: str) -> FastAPI:
-    """The service. Its watch runs from the first request's moment until the server ends."""
+    """The service; its watch runs while the server does."""
     trigger = Trigger(options, token)
 
     @asynccontextmanager
@@ -134,7 +135,8 @@ def make_app(options: TriggerOptions, token: str) -> FastAPI:
 def _answer_errors(app: FastAPI, trigger: Trigger) -> None:
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> JSONResponse:  # noqa: ARG001 - the signature of handlers
-        return JSONResponse({"detail": "\n".join(error.problems)}, 400)
+        code = 404 if isinstance(error, NoSuchData) else 409 if isinstance(error, NameTaken) else 400
+        return JSONResponse({"detail": "\n".join(error.problems)}, code)
 
     @app.exception_handler(ClusterError)
     def no_cluster(request: Request, error: ClusterError) -> JSONResponse:  # noqa: ARG001
@@ -170,12 +172,10 @@ def _add_triggers(app: FastAPI, trigger: Trigger) -> None:
 
     @app.post("/trigger-finetune", **guarded)  # type: ignore[arg-type]
     def trigger_finetune(wanted: FinetuneRequest) -> Job:
-        """Fine-tune a registered model; without ``data`` the champion, on all images that no champion has learned."""
+        """Fine-tune a registered model; without ``data`` on all images that no champion has learned."""
         if wanted.data:
-            return trigger.start(finetune_request_order(trigger.options, wanted), wanted.queue)
-        if wanted.model or wanted.alias or wanted.version or wanted.run_name:
-            raise BadInput("model, alias, version, run_name: need data; without it the champion learns the new images")
-        cycle = trigger.watcher.begin(wanted.settings, wanted.queue)
+            return trigger.start(finetune_order(trigger.options, wanted), wanted.queue)
+        cycle = trigger.watcher.begin(wanted)
         if cycle is None:
             raise HTTPException(409, "there are no labelled images that the champion has not learned")
         return trigger.find(cycle.id)

@@ -17,8 +17,9 @@ from ray_jobs.dataset.description import DataDescription, read_description
 from ray_jobs.dataset.layout import ImageFile, read_layout
 from ray_jobs.errors import PlatformError
 from ray_jobs.triggering.cycles import OPEN, Cycle, Ledger, outcome_of
+from ray_jobs.triggering.messages import FinetuneRequest
 from ray_jobs.triggering.options import TriggerOptions, WatchOptions
-from ray_jobs.triggering.orders import Values, finetune_order
+from ray_jobs.triggering.orders import cycle_order, free_name
 from ray_jobs.triggering.queue import Desk, JobRuns
 from ray_jobs.triggering.ray_jobs_api import Order, RayJobs
 
@@ -79,16 +80,18 @@ class Watcher:
             self._say_once(f"{type(error).__name__}: {error}")
         self.looked = datetime.now(UTC)
 
-    def begin(self, order_settings: Values, queue: bool) -> Cycle | None:
+    def begin(self, request: FinetuneRequest) -> Cycle | None:
         """Begin a cycle now on everything that no champion has learned; None where there is nothing.
 
-        Raises ``JobRuns`` where a job runs, unless ``queue``.
+        Raises ``JobRuns`` where a job runs, unless the request may wait.
         """
         with self._lock:
-            if not queue and (running := self._jobs.unfinished()):
+            if request.run_name:
+                free_name(self._options, request.run_name)
+            if not request.queue and (running := self._jobs.unfinished()):
                 raise JobRuns(running)
             description = self._scan()
-            return self._begin(description, order_settings)
+            return self._begin(description, request)
 
     def withdraw(self, job_id: str) -> bool:
         """Take a job out of the queue, and give its cycle up; False where it does not wait."""
@@ -134,16 +137,16 @@ class Watcher:
         new = self.new_images()
         since = datetime.fromtimestamp(cycles[-1].planned if cycles else self._ledger.since(), UTC)
         if due(self._options.watch, len(new), since, datetime.now(UTC)) and not self._jobs.unfinished():
-            self._begin(description, {})
+            self._begin(description, FinetuneRequest())
 
-    def _begin(self, description: DataDescription, settings: Values) -> Cycle | None:
+    def _begin(self, description: DataDescription, request: FinetuneRequest) -> Cycle | None:
         learned = self._ledger.learned()
         images = {pixels: path for pixels, path in self.seen.sound.items() if pixels not in learned}
         if not images:
             return None
 
         def order_for(cycle_id: str, data_yaml: Path) -> Order:
-            return finetune_order(self._options, cycle_id, data_yaml, cycle_id, "watch", settings=settings)
+            return cycle_order(self._options, request, cycle_id, data_yaml)
 
         cycle, order = self._ledger.plan(images, self.new_images(), description, order_for, time.time())
         log.info("cycle %s: %d images, %d of them new", cycle.id, len(cycle.images), len(cycle.new))
