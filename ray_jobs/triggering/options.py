@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ray_jobs.errors import SettingsError
 from ray_jobs.yaml_source import read_yaml
@@ -33,8 +33,8 @@ def _every(value: object) -> timedelta | None:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def _at(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+def _at(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value)):
         raise ValueError('must be a time of day such as "02:00", in quotes')
     return value
 
@@ -59,7 +59,7 @@ class WatchOptions(_Section):
     poll_s: Annotated[float, Field(gt=0)] = 30.0
     settle_s: Annotated[float, Field(ge=0)] = 10.0  # a file that changed later than this is still being written
     every: Annotated[timedelta | None, BeforeValidator(_every)] = None  # with at least one new image
-    at: Annotated[str | None, AfterValidator(_at)] = None  # time of day (UTC), with at least one new image
+    at: Annotated[str | None, BeforeValidator(_at)] = None  # time of day (UTC), with at least one new image
 
 
 class TriggerOptions(_Section):

@@ -114,8 +114,9 @@ class RayJobs:
 
     def _failed(self, error: Exception) -> ClusterError:
         self._client = None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return ClusterError(f"the Ray cluster at {self.address} does not do it: {reason[:300]}")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # Ray answers with a whole traceback
+        return ClusterError(f"the Ray cluster at {self.address} does not do it: {reason[:400]}")
 
 
 def _submitted(job: Any) -> Submitted:

@@ -4,39 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from model_shop import Shop, shapes_data
 from small_detector import NAMES, SIZE, draw_picture, small_detector, train_small
 
 from ray_jobs import promote as promote_job
 from ray_jobs.detector.export import export_onnx
 from ray_jobs.errors import DataError
-from ray_jobs.flows.preparation import check_data
-from ray_jobs.flows.promotion import Candidate, promote
-from ray_jobs.settings import Settings, load_config_with_defaults
-from ray_jobs.storage import sha256_of
 from ray_jobs.tracking.client import connect
-from ray_jobs.tracking.promotion import Registry
-from ray_jobs.tracking.registered_model import ONNX_TAG, WEIGHTS_TAG
-from ray_jobs.tracking.registry import RegistryRequest, register_model
 
 
 @pytest.fixture(scope="module")
 def data_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Discs and squares: 24 test images, and one for each other split."""
-    folder = tmp_path_factory.mktemp("shapes")
-    for split, seeds in {"train": [900], "val": [901], "test": range(100, 124)}.items():
-        (folder / "images" / split).mkdir(parents=True)
-        (folder / "labels" / split).mkdir(parents=True)
-        for seed in seeds:
-            pixels, boxes = draw_picture(seed)
-            cv2.imwrite(str(folder / "images" / split / f"{seed}.png"), pixels)
-            lines = [f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) for row in boxes]
-            (folder / "labels" / split / f"{seed}.txt").write_text("\n".join(lines))
-    splits = "".join(f"{split}: images/{split}\n" for split in ("train", "val", "test"))
-    (folder / "data.yaml").write_text(f"{splits}names: {list(NAMES)}\n")
-    return folder / "data.yaml"
+    return shapes_data(tmp_path_factory.mktemp("shapes"))
 
 
 @pytest.fixture(scope="module")
@@ -48,43 +29,6 @@ def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_small([picture for picture, _ in drawn], boxes, NAMES, folder / "best.pt", 20)
     export_onnx(folder / "best.pt", folder / "best.onnx", names=NAMES, image_size=SIZE)
     return folder
-
-
-class Shop:
-    """A registry with versions made from folders of weights."""
-
-    def __init__(self, folder: Path, database: Path, data_yaml: Path) -> None:
-        self.folder = folder
-        shutil.copy(database, folder / "mlflow.db")
-        self.uri = f"sqlite:///{folder / 'mlflow.db'}"
-        keys = [f"data={data_yaml}", f"output_dir={folder}", f"weights_dir={folder / 'weights'}", "device=cpu"]
-        self.overrides = [*keys, f"tracking.uri={self.uri}"]
-        self.settings: Settings = load_config_with_defaults(None, self.overrides)
-        self.report = check_data(self.settings, data_yaml)
-        self.registry = Registry(self.uri, "shapes")
-        self.said: list[str] = []
-
-    def register(self, model: Path, onnx: Path | None = None) -> Candidate:
-        client = connect(self.uri)
-        found = client.get_experiment_by_name("shapes")
-        location = (self.folder / "artifacts").as_uri()
-        experiment = found.experiment_id if found else client.create_experiment("shapes", artifact_location=location)
-        run_id = client.create_run(experiment).info.run_id
-        folder = self.folder / run_id
-        folder.mkdir()
-        shutil.copy(model / "best.pt", folder)
-        shutil.copy((onnx or model) / "best.onnx", folder)
-        self.settings.save(folder / "settings.yaml")
-        for name, place in (("best.pt", "weights"), ("best.onnx", "weights"), ("settings.yaml", None)):
-            client.log_artifact(run_id, str(folder / name), place)
-        tags = {WEIGHTS_TAG: sha256_of(folder / "best.pt"), ONNX_TAG: sha256_of(folder / "best.onnx")}
-        tags["dataset_fingerprint"] = self.report.fingerprint
-        request = RegistryRequest("shapes", folder / "best.onnx", tags=tags, description="Finds shapes.")
-        version = self.registry.version(register_model(client, run_id, request, folder).version)
-        return Candidate(version, folder / "best.pt", folder / "best.onnx", self.report.index)
-
-    def promote(self, candidate: Candidate) -> dict:
-        return promote(self.settings, self.registry, candidate, self.said.append)
 
 
 @pytest.fixture
