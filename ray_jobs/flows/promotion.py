@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.entry import how_to_run
-from ray_jobs.errors import ExportError, PlatformError, TrackingError
+from ray_jobs.errors import ExportError, PlatformError, TrackingError, WeightsError
 from ray_jobs.flows.assessment import BATCH, device_of
 from ray_jobs.flows.retraining import tracking_uri
 from ray_jobs.flows.run_folder import RunFolder
@@ -153,8 +153,11 @@ class _Measured:
         from ray_jobs.detector.bootstrap import compare, patients_of
         from ray_jobs.detector.evaluation import model_facts
 
-        weights = fetch_weights(uri, champion, Path(self._settings.weights_dir) / "registered")
-        names, _ = model_facts(weights)
+        try:
+            weights = fetch_weights(uri, champion, Path(self._settings.weights_dir) / "registered")
+            names, _ = model_facts(weights)
+        except WeightsError as error:
+            return None, f"the champion cannot be measured: {error}"
         if names != self._candidate.index.names:
             own = ", ".join(self._candidate.index.names)
             return None, f"{champion} finds other classes ({', '.join(names)}) than this model ({own})"
