@@ -57,15 +57,17 @@ class DataDescription:
         return None if label_class == self.dropped_class else label_class - 1
 
 
-def read_description(yaml_path: Path, required: Collection[str] = ("train", "val")) -> DataDescription:
-    """Read a data.yaml that names at least the ``required`` splits.
+def read_description(
+    yaml_path: Path, root: Path | None = None, required: Collection[str] = ("train", "val")
+) -> DataDescription:
+    """Read a data.yaml that names at least the ``required`` splits; ``root`` stands for what it says under ``path``.
 
     Raises ``DataError`` with all its problems at once, each with its line.
     """
     source = read_yaml(Path(yaml_path), DataError)
     problems: list[str] = []
     names, dropped = _read_names(source, problems)
-    root = _read_root(source, problems)
+    root = root or _read_root(source, problems)
     splits = _read_splits(source, root, required, problems) if root else {}
     if problems:
         raise DataError(problems)

@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ray_jobs.dataset.check import inspect_images
-from ray_jobs.dataset.description import DataDescription, read_description
+from ray_jobs.dataset.description import DataDescription
 from ray_jobs.dataset.layout import ImageFile, read_layout
 from ray_jobs.errors import PlatformError
 from ray_jobs.triggering.cycles import OPEN, Cycle, Ledger, outcome_of
+from ray_jobs.triggering.incoming import describe_incoming
 from ray_jobs.triggering.messages import FinetuneRequest
 from ray_jobs.triggering.options import TriggerOptions, WatchOptions
 from ray_jobs.triggering.orders import cycle_order, free_name
@@ -159,7 +160,7 @@ class Watcher:
 
     def _scan(self) -> DataDescription:
         """Look at the folder; files that have not changed since the last look are not read again."""
-        description = read_description(self._options.finetune.data, required=("train",))
+        description = describe_incoming(self._options.finetune.data, self._options.state)
         files = read_layout(description).images["train"]
         ready, unlabelled = [], 0
         for file in files:

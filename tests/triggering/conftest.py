@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,18 +19,16 @@ from typing import Any
 import pytest
 import yaml
 
-HEAD = """
-import sys, time, ray
+# Jobs are taken some time after the cluster is up.
+TAKES_JOBS = """
+import sys, time
 from ray.job_submission import JobSubmissionClient
-ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), log_to_driver=False)
-for _ in range(100):  # jobs are taken some time after the cluster is up
+for _ in range(300):
     try:
-        JobSubmissionClient(f"http://127.0.0.1:{sys.argv[1]}").submit_job(entrypoint="true")
+        JobSubmissionClient(sys.argv[1]).submit_job(entrypoint="true")
         break
     except (RuntimeError, ConnectionError):
         time.sleep(0.3)
-print("ready", flush=True)
-sys.stdin.read()
 """
 LIMIT_S = 120
 
@@ -54,22 +53,26 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
-    """One Ray head with two CPUs; it goes when its standard input does."""
-    port, token = free_port(), secrets.token_hex(16)
-    head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port)],
-        env=environment(RAY_AUTH_TOKEN=token),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert head.stdin
-    assert head.stdout
-    assert head.stdout.readline() == "ready\n"
-    yield Cluster(f"http://127.0.0.1:{port}", token)
-    head.stdin.close()
-    head.wait(timeout=60)
-    head.stdout.close()
+    """One Ray head with two CPUs, on ports of its own, so that it minds no other cluster of the machine."""
+    token = secrets.token_hex(16)
+    ports = {name: free_port() for name in ("", "dashboard-", "dashboard-agent-listen-", "ray-client-server-")}
+    with tempfile.TemporaryDirectory(prefix="xr-", ignore_cleanup_errors=True) as folder:
+        options = [f"--{name}port={port}" for name, port in ports.items()]
+        options += ["--head", "--block", "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}"]
+        head = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), "start", *options],
+            env=environment(RAY_AUTH_TOKEN=token),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        address = f"http://127.0.0.1:{ports['dashboard-']}"
+        try:
+            command = [sys.executable, "-c", TAKES_JOBS, address]
+            subprocess.run(command, env=environment(RAY_AUTH_TOKEN=token), check=True, timeout=240)
+            yield Cluster(address, token)
+        finally:
+            head.terminate()  # takes the whole cluster along
+            head.wait(timeout=60)
 
 
 @dataclass

@@ -263,7 +263,7 @@ def test_the_schedule(watch: dict[str, str], new: int, hours_ago: float, is_due:
 def test_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "trigger.yaml").write_text(
         "port: 99999\nmodel: ../x\ntraining: {data: a}\nfinetune: {data: b}\n"
-        "watch:\n  every: often\n  at: 02:00\n  x: 1\n"
+        "watch:\n  every: often\n  at: 12:00\n  x: 1\n"
     )
     with pytest.raises(SettingsError) as caught:
         read_options(tmp_path / "trigger.yaml")
