@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from ray_jobs.settings import MODEL_NAMES
 from ray_jobs.training_arguments import TrainingArguments
@@ -18,6 +18,18 @@ Model = Annotated[
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        """JSON knows one kind of number: 3.0 is a whole one."""
+        return {key: _whole(value) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # What a request may set: how a model learns. Where things are written, read and logged is the service's own matter.
