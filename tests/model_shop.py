@@ -44,15 +44,15 @@ def shapes_data(folder: Path, train: int = 1, test: int = 24) -> Path:
 class Shop:
     """A registry with versions made from folders of weights."""
 
-    def __init__(self, folder: Path, database: Path, data_yaml: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database: Path, data_yaml: Path, name: str = "shapes") -> None:
+        self.folder, self.name = folder, name
         shutil.copy(database, folder / "mlflow.db")
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         keys = [f"data={data_yaml}", f"output_dir={folder}", f"weights_dir={folder / 'weights'}", "device=cpu"]
         self.overrides = [*keys, f"tracking.uri={self.uri}"]
         self.settings: Settings = load_config_with_defaults(None, self.overrides)
         self.report = check_data(self.settings, data_yaml)
-        self.registry = Registry(self.uri, "shapes")
+        self.registry = Registry(self.uri, name)
         self.said: list[str] = []
 
     def register(self, model: Path, onnx: Path | None = None) -> Candidate:
@@ -70,7 +70,7 @@ class Shop:
             client.log_artifact(run_id, str(folder / name), place)
         tags = {WEIGHTS_TAG: sha256_of(folder / "best.pt"), ONNX_TAG: sha256_of(folder / "best.onnx")}
         tags["dataset_fingerprint"] = self.report.fingerprint
-        request = RegistryRequest("shapes", folder / "best.onnx", tags=tags, description="Finds shapes.")
+        request = RegistryRequest(self.name, folder / "best.onnx", tags=tags, description="A test.")
         version = self.registry.version(register_model(client, run_id, request, folder).version)
         return Candidate(version, folder / "best.pt", folder / "best.onnx", self.report.index)
 

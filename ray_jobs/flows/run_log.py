@@ -92,6 +92,7 @@ class RunLog:
             date=datetime.now(UTC).strftime("%d %B %Y"),
         )
         tags = {
+            **settings.tracking.tags,
             "model_name": settings.model_name,
             "dataset_fingerprint": report.fingerprint,
             f"{assessment.split}_map50": f"{measured['map50'] or 0:.4f}",
