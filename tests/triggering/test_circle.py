@@ -29,6 +29,7 @@ def train_on(images: list[Path], names: list[str], folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_new_xrays_become_a_decision_by_themselves(
     ray_cluster: Cluster, xrays_mini: Path, tmp_path: Path, empty_database: Path
 ) -> None:
@@ -72,7 +73,7 @@ def test_new_xrays_become_a_decision_by_themselves(
 
         trigger.kill()  # the job goes on, and is not started twice
         trigger.start()
-        trigger.wait(lambda: trigger.state(job["id"]) not in ("PENDING", "RUNNING"), "the job has ended", 280)
+        trigger.wait(lambda: trigger.state(job["id"]) not in ("PENDING", "RUNNING"), "the job has ended", 600)
         done = trigger.ask("GET", f"/jobs/{job['id']}").body
         assert done["state"] == "SUCCEEDED", "\n".join(done["log_tail"])
         assert (done["epoch"], done["epochs"]) == (1, 1)

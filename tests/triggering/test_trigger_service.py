@@ -54,6 +54,7 @@ def running(service: TriggerProcess) -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_one_job_at_a_time_and_a_queue_that_outlives_the_service(service: TriggerProcess) -> None:
     first = service.ask("POST", "/trigger-training", {"run_name": "first", "settings": {"epochs": 3, "lr0": 0.001}})
     assert first.status == 202
@@ -192,6 +193,7 @@ def test_a_cluster_that_is_not_there_is_said(service: TriggerProcess, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(service: TriggerProcess) -> None:
     """Every request of the description, with good and bad values, while a job runs."""
     assert service.ask("POST", "/trigger-training", {}).status == 202
@@ -202,6 +204,6 @@ def test_schemathesis_finds_nothing(service: TriggerProcess) -> None:
         cwd=service.folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=550,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-500:]
