@@ -111,24 +111,21 @@ class Watcher:
 
     def _settle(self) -> None:
         """Write down how cycles ended; submit again what never reached the cluster, or was lost with it."""
-        jobs = None
-        for cycle in self._ledger.cycles():
-            if cycle.state not in OPEN:
-                continue
+        cycles = [cycle for cycle in self._ledger.cycles() if cycle.state in OPEN]
+        if not cycles:
+            return
+        jobs = {job.id: job for job in self._jobs.all()}  # before the outcomes: a job that has ended has left its own
+        waiting = {order.id for order in self._desk.waiting()}
+        for cycle in cycles:
             order = self._ledger.order(cycle)
-            ended = outcome_of(self._options.runs / order.run_name)
-            if ended == "waiting" or ended is None:
-                jobs = jobs if jobs is not None else {job.id: job for job in self._jobs.all()}
-                job = jobs.get(order.id)
-                if ended is None and job is None and order.id not in {one.id for one in self._desk.waiting()}:
-                    log.info("cycle %s is not on the cluster: submitting it", cycle.id)
-                    self._desk.submit(order, queue=True)
-                elif ended is None and job is not None and job.state in ENDED:
-                    self._ledger.close(cycle, "failed")
-                elif ended == "waiting" and cycle.state != "waiting":
-                    self._ledger.close(cycle, "waiting")
-            else:
-                self._ledger.close(cycle, ended)
+            job, outcome = jobs.get(order.id), outcome_of(self._options.runs / order.run_name)
+            if outcome is None and job is None and order.id not in waiting:
+                log.info("cycle %s is not on the cluster: submitting it", cycle.id)
+                self._desk.submit(order, queue=True)
+            elif outcome is None and job is not None and job.state in ENDED:
+                self._ledger.close(cycle, "refused" if job.state == "SUCCEEDED" else "failed")
+            elif outcome is not None and outcome != cycle.state:
+                self._ledger.close(cycle, outcome)
 
     def _begin_if_due(self) -> None:
         description = self._scan()
