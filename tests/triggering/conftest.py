@@ -27,7 +27,7 @@ for _ in range(300):
     try:
         JobSubmissionClient(sys.argv[1]).submit_job(entrypoint="true")
         break
-    except (RuntimeError, ConnectionError):
+    except (RuntimeError, OSError):
         time.sleep(0.3)
 """
 LIMIT_S = 120
