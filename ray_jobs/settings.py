@@ -8,13 +8,14 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ray_jobs.errors import SettingsError
-from ray_jobs.training_arguments import REFUSED, TrainingArguments
+from ray_jobs.training_arguments import REFUSED, Share, TrainingArguments
 from ray_jobs.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
 
 MODEL_NAMES = ("yolo12n", "yolo12s", "yolo12m", "yolo12l", "yolo12x")
@@ -26,6 +27,7 @@ _NOT_DECISIVE = {
     "cluster",
     "workers",
     "tracking",
+    "retrain",  # it is in the data set that was mixed
     "keep",
     "samples",
     "export",
@@ -123,6 +125,17 @@ class StorageSettings(Section):
     data_cache: str | None = None  # a folder on each node's own disk; None: XRAY_DATA_CACHE, else the user's cache
 
 
+class PromotionSettings(Section):
+    """When a registered version becomes the champion."""
+
+    when: Literal["never", "retrain", "always"] = "retrain"  # who decides: nobody, retraining, training too
+    champion: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = "champion"  # the alias of the one in use
+    metric: Literal["map50", "map50_95", "sensitivity"] = "map50"  # what must be better on the test images
+    probability: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95  # how sure the paired bootstrap must be of that
+    max_class_drop: Share = 0.05  # how much AP50 any class may lose
+    min_images: Annotated[int, Field(ge=2)] = 20  # fewer test images decide nothing
+
+
 class TrackingSettings(Section):
     """MLflow: where, under which names, and how much."""
 
@@ -134,6 +147,14 @@ class TrackingSettings(Section):
     alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = "challenger"
     tags: dict[str, str] = {}
     artifacts: bool = True
+    promotion: PromotionSettings = PromotionSettings()
+
+
+class RetrainSettings(Section):
+    """What keeps a fine-tuned model from forgetting."""
+
+    replay: Share = 0.3  # part of the old training images that is mixed in
+    replay_data: str | None = None  # data.yaml of the old images; None: what the model's run was trained on
 
 
 class ExportSettings(Section):
@@ -173,6 +194,7 @@ class Settings(TrainingArguments):
     storage: StorageSettings = StorageSettings()
     tracking: TrackingSettings = TrackingSettings()
     export: ExportSettings = ExportSettings()
+    retrain: RetrainSettings = RetrainSettings()
 
     @model_validator(mode="after")
     def _agree_with_each_other(self) -> Self:
@@ -233,13 +255,16 @@ def _absolute(path: str) -> str:
     return path if path.startswith("s3://") else str(Path(path).expanduser().resolve())
 
 
-def load_config_with_defaults(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+def load_config_with_defaults(
+    path: Path | None, overrides: Sequence[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
     """Read settings from a YAML file (None: defaults alone) and ``key=value`` overrides (``section.key=value``).
 
-    Raises ``SettingsError`` with every problem of the file and of the overrides, each with its place and remedy.
+    ``defaults`` are a job's own, for top-level keys that neither the file nor an override gives. Raises
+    ``SettingsError`` with every problem of the file and of the overrides, each with its place and remedy.
     """
     source = read_yaml(path, SettingsError) if path else YamlSource(Path("defaults"), {})
-    values = json.loads(json.dumps(source.values, default=str))
+    values = {**defaults, **json.loads(json.dumps(source.values, default=str))}
     overridden, problems = apply_overrides(values, overrides)
     try:
         settings = Settings.model_validate(values)

@@ -20,6 +20,7 @@ from ray_jobs.entry import run_job
 from ray_jobs.errors import SettingsError
 from ray_jobs.flows.display import open_display
 from ray_jobs.flows.preparation import describe_plan, prepare
+from ray_jobs.flows.promotion import decides, promote_run
 from ray_jobs.flows.run_folder import RunFolder, find_run
 from ray_jobs.flows.summary import print_summary
 from ray_jobs.flows.training_run import run_training
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         summary = run_training(prepared, display, began)
     print_summary(summary, run.path)
+    if decides(settings):
+        promote_run(settings, prepared.report.index, run, summary["registry"], display)
     return 0
 
 

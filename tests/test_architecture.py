@@ -22,8 +22,19 @@ GROUND = {
     "telemetry",
 }
 ROOMS = {"reading", "dataset", "detector", "tracking", "report", "search"}
-FLOWS = {"flows", "serving"}
-JOBS = {"train", "tune", "check_data", "predict", "read_server", "sync_tracking", "__main__"}
+FLOWS = {"flows", "serving", "triggering"}
+JOBS = {
+    "train",
+    "tune",
+    "retrain",
+    "promote",
+    "trigger",
+    "check_data",
+    "predict",
+    "read_server",
+    "sync_tracking",
+    "__main__",
+}
 FLOORS = [GROUND, ROOMS, FLOWS, JOBS]
 ROOM_MAY_ENTER = {
     "reading": set(),

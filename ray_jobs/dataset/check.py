@@ -11,7 +11,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,3 +274,20 @@ def _notices(description: DataDescription, seen: list[_Inspection]) -> tuple[str
     if deep:
         notices.append(f"images with more than 8 bits, windowed to 8 and not truncated: {deep:,}")
     return tuple(notices)
+
+
+def inspect_images(
+    files: Sequence[ImageFile], description: DataDescription, threads: int | None = None
+) -> list[tuple[str, list[str]]]:
+    """Of each image by itself: a hash of its pixels, "" where it cannot be read, and what is wrong with it or its
+    label file, as the check of a data set would say it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seen = map_in_threads(lambda file: _inspect(file, description), files, threads, None)
+    return [(item.pixel_hash.hex(), _errors_of(item)) for item in seen]
+
+
+def _errors_of(item: _Inspection) -> list[str]:
+    problems = ProblemLog(frozenset())
+    _report_problems(item, problems)
+    return [example for group in problems.groups(errors=True) for example in group.examples]

@@ -15,6 +15,7 @@ without boxes: background.
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ray_jobs.errors import DataError
 from ray_jobs.yaml_source import YamlSource, read_yaml
 
 SPLITS = ("train", "val", "test")
+REQUIRED = ("train", "val")
 
 _KEYS = {"path", "train", "val", "validation", "test", "names", "nc", "channels"}
 _NO_FINDING = re.compile(r"no[\s_-]*findings?", re.IGNORECASE)
@@ -58,8 +60,10 @@ class DataDescription:
         return None if label_class == self.dropped_class else label_class - 1
 
 
-def read_description(yaml_path: Path, root: Path | None = None) -> DataDescription:
-    """Read a data.yaml; ``root`` stands for what it says under ``path``.
+def read_description(
+    yaml_path: Path, root: Path | None = None, required: Collection[str] = REQUIRED
+) -> DataDescription:
+    """Read a data.yaml that names at least the ``required`` splits; ``root`` stands for what it says under ``path``.
 
     Raises ``DataError`` with all its problems at once, each with its line.
     """
@@ -67,7 +71,7 @@ def read_description(yaml_path: Path, root: Path | None = None) -> DataDescripti
     problems: list[str] = []
     names, dropped = _read_names(source, problems)
     root = root or _read_root(source, problems)
-    splits = _read_splits(source, root, problems) if root else {}
+    splits = _read_splits(source, root, required, problems) if root else {}
     if problems:
         raise DataError(problems)
     assert root is not None
@@ -86,14 +90,16 @@ def _read_root(source: YamlSource, problems: list[str]) -> Path | None:
     return root
 
 
-def _read_splits(source: YamlSource, root: Path, problems: list[str]) -> dict[str, tuple[Path, ...]]:
+def _read_splits(
+    source: YamlSource, root: Path, required: Collection[str], problems: list[str]
+) -> dict[str, tuple[Path, ...]]:
     splits: dict[str, tuple[Path, ...]] = {}
     for split in SPLITS:
         key = "validation" if split == "val" and "val" not in source.values else split
         value = source.values.get(key)
         place = source.place((key,)) if value is not None else source.place((split,))
         if value is None or value == []:
-            if split != "test":
+            if split in required:
                 problems.append(f"{place}: missing; give the folder of the images, or a .txt file that lists them")
             continue
         entries = value if isinstance(value, list) else [value]

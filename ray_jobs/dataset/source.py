@@ -6,12 +6,12 @@ paths are all on this machine.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ray_jobs.dataset.description import DataDescription, read_description
+from ray_jobs.dataset.description import REQUIRED, DataDescription, read_description
 from ray_jobs.dataset.local_copy import copy_here, default_cache
 from ray_jobs.errors import DataError
 from ray_jobs.storage.bucket_folder import BucketFolder, RemoteFile, open_bucket_folder
@@ -20,26 +20,34 @@ from ray_jobs.yaml_source import read_yaml
 S3 = "s3://"
 
 
+def is_in_bucket(data: str) -> bool:
+    """Whether an address is that of a data set in a bucket."""
+    return data.startswith(S3)
+
+
 def describe_data(
-    data: str | Path, data_cache: str | None = None, say: Callable[[str], None] = print
+    data: str | Path,
+    data_cache: str | None = None,
+    say: Callable[[str], None] = print,
+    required: Collection[str] = REQUIRED,
 ) -> DataDescription:
-    """Read a data.yaml and, where its data set lies in a bucket, bring that to this node.
+    """Read a data.yaml that names the ``required`` splits and, where its data set lies in a bucket, bring that here.
 
     ``data_cache`` is the folder for copies; None: ``local_copy.default_cache()``. Raises ``DataError`` and what
     ``local_copy.copy_here`` raises; nothing is copied before bucket and data.yaml were found to be readable.
     """
     cache = Path(data_cache).expanduser() if data_cache else default_cache()
-    if str(data).startswith(S3):
-        return _describe_bucket(str(data), cache, say)
+    if is_in_bucket(str(data)):
+        return _describe_bucket(str(data), cache, say, required)
     yaml_path = Path(data).expanduser()
     root = read_yaml(yaml_path, DataError).values.get("path")
     if not (isinstance(root, str) and root.startswith(S3)):
-        return read_description(yaml_path)
+        return read_description(yaml_path, required=required)
     origin = copy_here(root, cache, say)
-    return replace(read_description(yaml_path, origin.files), origin=origin)
+    return replace(read_description(yaml_path, origin.files, required), origin=origin)
 
 
-def _describe_bucket(data: str, cache: Path, say: Callable[[str], None]) -> DataDescription:
+def _describe_bucket(data: str, cache: Path, say: Callable[[str], None], required: Collection[str]) -> DataDescription:
     is_file = data.endswith((".yaml", ".yml"))
     url, name = data.rsplit("/", 1) if is_file else (data, "data.yaml")
     bucket = open_bucket_folder(url)
@@ -50,7 +58,7 @@ def _describe_bucket(data: str, cache: Path, say: Callable[[str], None]) -> Data
         raise DataError(f"data: {bucket.url}: holds no {name}; there are {there}")
     inside = _folder_inside(bucket, file)
     origin = copy_here(url, cache, say, listing)
-    description = read_description(origin.files / name, origin.files / inside)
+    description = read_description(origin.files / name, origin.files / inside, required)
     return replace(description, origin=origin)
 
 

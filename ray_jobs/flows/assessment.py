@@ -61,7 +61,7 @@ def assess(settings: Settings, index: DatasetIndex, run: RunFolder, say: Callabl
 
     started = time.perf_counter()
     say(f"evaluating best.pt on {len(samples)} {split} images")
-    trained = torch_forward(best, _device(settings))
+    trained = torch_forward(best, device_of(settings))
     detections = SplitDetections.of(detect(trained, samples, size, BATCH), index, split)
     detections.save(run.detections)
     evaluation = evaluate(detections.detections, samples, names)
@@ -108,7 +108,8 @@ def _draw_samples(
     return save_samples(read, index.splits["val"], names, run.samples, settings.samples)
 
 
-def _device(settings: Settings) -> str:
+def device_of(settings: Settings) -> str:
+    """Where models are measured: the first GPU unless the settings say CPU."""
     import torch
 
     return "cuda:0" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"

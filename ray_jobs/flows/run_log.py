@@ -14,8 +14,10 @@ from ray_jobs.errors import PlatformError
 from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import Epoch, JournalReader
 from ray_jobs.flows.preparation import Prepared
+from ray_jobs.storage import sha256_of
 from ray_jobs.tracking.environment import describe_environment
 from ray_jobs.tracking.null_tracker import TrackingFigures
+from ray_jobs.tracking.registered_model import ONNX_TAG, WEIGHTS_TAG
 from ray_jobs.tracking.registry import RegistryRequest, model_description
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
@@ -103,9 +105,12 @@ class RunLog:
             date=datetime.now(UTC).strftime("%d %B %Y"),
         )
         tags = {
+            **settings.tracking.tags,
             "model_name": settings.model_name,
             "dataset_fingerprint": report.fingerprint,
             f"{assessment.split}_map50": f"{measured['map50'] or 0:.4f}",
+            WEIGHTS_TAG: sha256_of(run.weights / "best.pt"),
+            ONNX_TAG: sha256_of(assessment.onnx),
         }
         return RegistryRequest(name, assessment.onnx, settings.tracking.alias, tags, description)
 

@@ -31,6 +31,7 @@ SECRETS = (
     "OBJECT_STORE_ROOT_PASSWORD",
     "S3_SECRET_KEY",
     "GRAFANA_ADMIN_PASSWORD",
+    "XRAY_TRIGGER_TOKEN",
 )
 OWN_IMAGE_SERVICES = ("ray-head", "ray-worker", "mlflow", "buckets", "object-store-user", "probe")
 

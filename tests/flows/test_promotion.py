@@ -1,0 +1,93 @@
+"""The decision on real models and a real MLflow: shuffled labels are refused, a better model is promoted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_shop import Shop, shapes_data
+from small_detector import NAMES, SIZE, draw_picture, small_detector, train_small
+
+from ray_jobs import promote as promote_job
+from ray_jobs.detector.export import export_onnx
+from ray_jobs.errors import DataError
+from ray_jobs.tracking.client import connect
+
+
+@pytest.fixture(scope="module")
+def data_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shapes_data(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector that was trained on the labels of other pictures."""
+    folder = tmp_path_factory.mktemp("shuffled")
+    drawn = [draw_picture(seed) for seed in range(16)]
+    boxes = [drawn[number][1] for number in np.random.default_rng(0).permutation(len(drawn))]
+    train_small([picture for picture, _ in drawn], boxes, NAMES, folder / "best.pt", 20)
+    export_onnx(folder / "best.pt", folder / "best.onnx", names=NAMES, image_size=SIZE)
+    return folder
+
+
+@pytest.fixture
+def shop(tmp_path: Path, empty_database: Path, data_yaml: Path) -> Shop:
+    return Shop(tmp_path, empty_database, data_yaml)
+
+
+@pytest.mark.slow
+def test_a_better_model_is_promoted_and_shuffled_labels_are_refused(
+    shop: Shop, shuffled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weak = shop.register(shuffled)
+    shop.registry._connected().set_registered_model_alias("shapes", "champion", weak.version.version)
+    good = shop.promote(shop.register(small_detector()))
+    assert (good["state"], good["version"], good["champion_before"]) == ("promoted", "2", "1")
+    assert good["numbers"]["map50"]["better"] > 0.95
+    assert shop.registry.champion().version == "2"
+
+    bad = shop.promote(shop.register(shuffled))
+    assert bad["state"] == "refused"
+    assert bad["reasons"][0].startswith("not surely better: mAP50 -0.")
+    assert any(reason.startswith("Disc falls: AP50 -0.") for reason in bad["reasons"])
+    assert shop.registry.champion().version == "2"
+    assert connect(shop.uri).get_model_version_by_alias("shapes", "challenger").version in (3, "3")
+    version = shop.registry.version("3")
+    assert version.tags["promotion"] == "refused"
+    assert json.loads(version.tags["promotion_numbers"])["fingerprint"] == shop.report.fingerprint
+    assert "Refused on" in version.description
+
+    again = shop.promote(shop.register(small_detector()))
+    assert again["state"] == "refused"  # as good is not better
+    assert again["numbers"]["map50"]["value"] == 0
+
+    assert promote_job.main(["--model", "shapes", *shop.overrides]) == promote_job.REFUSED  # the challenger, fetched
+    assert promote_job.main(["--model", "shapes", "--rollback", "--reason", "too slow", *shop.overrides]) == 0
+    assert shop.registry.champion().version == "1"
+    assert promote_job.main(["--model", "shapes", "--version", "2", *shop.overrides]) == 0
+    assert shop.registry.champion().version == "2"
+    capsys.readouterr()
+    assert promote_job.main(["--model", "shapes", "--history", *shop.overrides]) == 0
+    told = capsys.readouterr().out
+    assert [line.split("  ")[1].split(":")[0] for line in told.splitlines()] == ["promoted", "rolled back", "promoted"]
+    assert "too slow" in told
+
+
+@pytest.mark.slow
+def test_an_onnx_file_of_another_model_is_refused(shop: Shop, shuffled: Path) -> None:
+    outcome = shop.promote(shop.register(small_detector(), onnx=shuffled))
+    assert outcome["state"] == "refused"
+    assert "the ONNX model finds" in outcome["reasons"][0]
+    assert shop.registry.champion() is None
+
+
+@pytest.mark.slow
+def test_data_that_has_changed_decides_nothing(shop: Shop, data_yaml: Path, tmp_path: Path) -> None:
+    shop.register(small_detector())
+    changed = tmp_path / "changed"
+    shutil.copytree(data_yaml.parent, changed)
+    (changed / "labels" / "test" / "100.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match="is not the data set that shapes version 1 was registered with"):
+        promote_job.main(["--model", "shapes", "--data", str(changed / "data.yaml"), *shop.overrides])
+    assert shop.registry.champion() is None
