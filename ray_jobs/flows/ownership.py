@@ -119,7 +119,12 @@ def _read(storage: Storage) -> dict[str, Any]:
         file = Path(folder) / OWNER
         if not storage.get_file(OWNER, file):
             return {}
-        owner: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            owner: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(owner["run"], str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RunExists(f"{storage.url}/{OWNER}: is damaged; choose another run_name") from None
         return owner
 
 

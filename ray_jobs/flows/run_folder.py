@@ -43,8 +43,17 @@ class RunFolder:
         return (self.path / self.state_file).is_file()
 
     def state(self) -> dict[str, Any]:
-        """``status`` (running, finished, failed, stopped), ``fingerprint`` of the data set, and times."""
-        state: dict[str, Any] = json.loads((self.path / self.state_file).read_text(encoding="utf-8"))
+        """``status`` (running, finished, failed, stopped), ``fingerprint`` of the data set, and times.
+
+        Raises ``RunExists`` where the file is damaged.
+        """
+        file = self.path / self.state_file
+        try:
+            state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if not all(isinstance(state[key], str) for key in ("status", "uid", "fingerprint")):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RunExists(f"{file}: is damaged; choose another run_name (what lies beside it stays)") from None
         return state
 
     def check_free(self, settings: Settings, fingerprint: str | None = None) -> None:

@@ -15,8 +15,9 @@ from ray_jobs.dataset.description import DataDescription, read_description
 from ray_jobs.dataset.labels import parse_labels
 from ray_jobs.detector.training_state import load_state
 from ray_jobs.errors import BadInput, PlatformError, SettingsError
-from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, OWNER, claim_storage, fetch_checkpoint
+from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, fetch_checkpoint
 from ray_jobs.flows.journal import JournalReader
+from ray_jobs.flows.ownership import OWNER, claim_storage
 from ray_jobs.flows.run_folder import STATE, RunFolder
 from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.storage import FolderStorage
