@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import ray
 
 FEWEST_FOR_A_CLUSTER = 256
-"""Fewer pictures are read here even where there is a cluster: starting readers there takes about ten seconds, in which
-two cores read about a thousand pictures of 640 pixels."""
+"""Fewer pictures are read here even where there is a cluster: joining it and starting readers there takes many seconds,
+in which this process has read some hundred pictures. An estimate; ``benchmarks/predict.py`` gives the pace here."""
 
 
 def choose(pictures: int, cluster: str | None) -> bool:
