@@ -56,7 +56,7 @@ def draw(board: dict, known: dict, folder: Path, picture: Path) -> None:
     )
     with Image.open(picture) as taken:
         small = taken.convert("RGB").resize((taken.width * 6 // 10, taken.height * 6 // 10), Image.Resampling.LANCZOS)
-        small.quantize(64).save(picture, optimize=True)
+        small.quantize(96, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,6 @@ class RankMeasures:
     def upload(self, folder: Path, epoch: int) -> Iterator[None]:
         """Around the upload of an epoch's checkpoint; what it raises is counted and goes on."""
         started = time.perf_counter()
-        size = sum(file.stat().st_size for file in folder.iterdir())
         self._storing = True
         try:
             yield
@@ -94,7 +93,7 @@ class RankMeasures:
         else:
             self._stored, self._failures = epoch, 0
             self._meter.set(t.CHECKPOINT_SECONDS, time.perf_counter() - started)
-            self._meter.set(t.CHECKPOINT_BYTES, size)
+            self._meter.set(t.CHECKPOINT_BYTES, sum(file.stat().st_size for file in folder.iterdir()))
             self._meter.set(t.CHECKPOINT_LAST_GOOD, time.time())
             self._meter.set(t.CHECKPOINT_BACKLOG, max(self._finished - epoch, 0))
         finally:
