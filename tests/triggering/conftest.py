@@ -30,6 +30,8 @@ for _ in range(300):
     except (RuntimeError, OSError):
         time.sleep(0.3)
 """
+# A busy machine starves Ray's own processes, and Ray takes a slow one for a dead one.
+PATIENT = {"RAY_agent_register_timeout_ms": "240000", "RAY_health_check_timeout_ms": "120000"}
 LIMIT_S = 120
 
 
@@ -61,7 +63,7 @@ def ray_cluster() -> Iterator[Cluster]:
         options += ["--head", "--block", "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}"]
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", *options],
-            env=environment(RAY_AUTH_TOKEN=token),
+            env=environment(RAY_AUTH_TOKEN=token, **PATIENT),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
