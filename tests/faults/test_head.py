@@ -51,6 +51,7 @@ class Process:
         for pid in marked(self._mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._process.kill()  # Redis writes its title over its environment
         self._process.wait(10)
 
 
