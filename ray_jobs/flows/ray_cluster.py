@@ -19,7 +19,7 @@ from ray_jobs.errors import BadInput, ClusterError
 from ray_jobs.settings import ClusterSettings, Settings
 
 _POLL_S = 1.0
-START_TIMEOUT_S = 10.0  # how long Ray Train waits for room before it counts the nodes anew
+START_TIMEOUT_S = 6.0  # how long Ray Train waits for room before it counts the nodes anew
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.drive import clean_environment
+from tests.faults.drive import MARK, clean_environment, marked, wait_until
 from tests.tracking.conftest import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -36,34 +37,41 @@ print("COUNTED", *ray.get(counter.next.remote(), timeout=120))
 """
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts processes that end with the test."""
-    started: list[subprocess.Popen[bytes]] = []
+class Process:
+    """A command with all that it starts, wherever that goes: Ray gives its servers groups of their own."""
 
-    def run(*command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{len(started)}.log").open("wb") as output:
-            process = subprocess.Popen(
-                command, env=clean_environment(**environment), stdout=output, stderr=output, start_new_session=True
-            )
-        started.append(process)
-        return process
+    def __init__(self, log: Path, *command: str, **environment: str) -> None:
+        self._mark = uuid.uuid4().hex
+        with log.open("wb") as output:
+            environment = clean_environment(**{MARK: self._mark}, **environment)
+            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+    def end(self) -> None:
+        """SIGKILL to all of it."""
+        for pid in marked(self._mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.kill()  # Redis writes its title over its environment
+        self._process.wait(10)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts processes that end with the test."""
+    started: list[Process] = []
+
+    def run(*command: str, **environment: str) -> Process:
+        started.append(Process(tmp_path / f"{len(started)}.log", *command, **environment))
+        return started[-1]
 
     yield run
     for process in started:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to it and all it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+        process.end()
 
 
 @pytest.mark.timeout(600)
 def test_a_head_with_its_state_in_redis_keeps_the_cluster(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], timing: Callable[[str], None]
+    tmp_path: Path, start: Callable[..., Process], timing: Callable[[str], None]
 ) -> None:
     server = shutil.which("redis-server")
     if server is None:
@@ -75,7 +83,9 @@ def test_a_head_with_its_state_in_redis_keeps_the_cluster(
     short = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--object-store-memory=100000000"]
-    head = [*ray, "--head", f"--port={gcs}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={short}"]
+    # A machine of its own, as far as processes go: Ray refuses a head where a raylet of the same address runs.
+    alone = ["unshare", "--pid", "--fork", "--mount-proc"]
+    head = [*alone, *ray, "--head", f"--port={gcs}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={short}"]
     head += ["--redis-password=secret"]
     kept = {**token, "RAY_REDIS_ADDRESS": f"127.0.0.1:{redis}", "RAY_external_storage_namespace": "test"}
 
@@ -92,11 +102,11 @@ def test_a_head_with_its_state_in_redis_keeps_the_cluster(
 
     try:
         first = start(*head, **kept)
-        time.sleep(8)
+        wait_until(lambda: "This command will now block" in (tmp_path / "1.log").read_text(), "the head is up")
         start(*ray, f"--address=127.0.0.1:{gcs}", "--num-cpus=1", "--node-ip-address=127.0.0.2", **token)
         pid, count = ask()
         assert count == 1
-        end(first)
+        first.end()
         began = time.monotonic()
         start(*head, **kept)
         again, count = ask()
