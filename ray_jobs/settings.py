@@ -162,7 +162,7 @@ class Settings(TrainingArguments):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     patience: Annotated[int, Field(ge=0)] = 100
     keep: Annotated[int, Field(ge=0)] = 1  # checkpoints to keep beside the last (which carries the best)
-    samples: Annotated[int, Field(ge=0, le=500)] = 12  # validation images to read and draw after training
+    samples: Annotated[int, Field(ge=0, le=500)] = 12  # validation images to draw; X-rays on the report, at most
 
     auto_augment: str | None = None
     erasing: float | None = None

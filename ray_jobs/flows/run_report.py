@@ -16,18 +16,16 @@ from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import JournalReader
 from ray_jobs.flows.mistakes_report import mistakes_section
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.run_log import flatten
+from ray_jobs.flows.run_record import cost_section, data_section, settings_section, versions
 from ray_jobs.flows.verdict import judge, ranked_classes
 from ray_jobs.report.charts import Axis, Line, line_chart, span
 from ray_jobs.report.page import (
     Html,
     Tile,
-    definitions,
     document,
     element,
     grid,
     join,
-    parts_of_whole,
     section,
     table,
     tiles,
@@ -40,12 +38,9 @@ RATE_TICKS = [(rate, f"{rate:g}" if rate >= 1 else f"1/{round(1 / rate)}") for r
 
 @dataclass(frozen=True)
 class _Facts:
-    settings: Settings
-    index: DatasetIndex
     journal: JournalReader
     assessment: Assessment
     summary: dict[str, Any]
-    environment: dict[str, Any]
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def write_run_report(
     """Write ``report.html`` into the run's folder. ``summary`` is what ``make_summary`` gave."""
     environment_file = run.path / "environment.json"
     environment = json.loads(environment_file.read_text(encoding="utf-8")) if environment_file.is_file() else {}
-    facts = _Facts(settings, index, journal, assessment, summary, environment)
+    facts = _Facts(journal, assessment, summary)
     counts = summary["dataset"]["counts"]
     verdict = judge(
         facts.measured,
@@ -84,12 +79,12 @@ def write_run_report(
         _classes(facts),
         _curves(facts),
         mistakes_section(assessment, index, settings.samples),
-        _cost(facts),
-        _data(facts),
-        _settings(facts),
+        cost_section(summary, environment),
+        data_section(summary, list(facts.measured["per_class"]), index.fingerprint),
+        settings_section(settings),
     ]
     kicker = f"Training run · {settings.model_name} · {index.root.name}"
-    page = document(run.name, kicker, verdict.sentence, sections, _versions(facts), verdict.tone)
+    page = document(run.name, kicker, verdict.sentence, sections, versions(environment), verdict.tone)
     run.report.write_text(page, encoding="utf-8")
     return run.report
 
@@ -250,70 +245,3 @@ def _curves(facts: _Facts) -> Html:
 
 def _unnamed(lines: Sequence[Line]) -> list[Line]:
     return [Line("", line.x, line.y, line.tone) if line.tone == "pale" else line for line in lines]
-
-
-def _cost(facts: _Facts) -> Html:
-    summary = facts.summary
-    timings = summary["timings"]
-    stages = {
-        "check": "data check",
-        "startup": "starting workers",
-        "train": "training",
-        "evaluate": "evaluation",
-        "export": "ONNX",
-        "log": "logging",
-    }
-    parts = [
-        (stages.get(name, name), seconds, duration(seconds))
-        for name, seconds in timings.items()
-        if name != "total" and seconds >= 0.05
-    ]
-    machine = facts.environment.get("gpus") or [facts.environment.get("cpu", "")]
-    lead = (
-        f"{duration(timings['total'])} in all, on {summary['world_size']} worker{'s' * (summary['world_size'] > 1)} "
-        f"({', '.join(str(name) for name in machine)}); {summary['images_per_second']:.1f} images/s in training."
-    )
-    return section("Where the time went", parts_of_whole(parts), lead=lead)
-
-
-def duration(seconds: float) -> str:
-    """``4.2 s``, ``5 min 47 s``, ``3 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _data(facts: _Facts) -> Html:
-    counts = facts.summary["dataset"]["counts"]
-    splits = list(counts)
-    rows: list[Sequence[object]] = [
-        ["Images", *(counts[split]["images"] for split in splits)],
-        ["Images without findings", *(counts[split]["background"] for split in splits)],
-        ["Boxes", *(counts[split]["boxes"] for split in splits)],
-    ]
-    names = [
-        name for name in facts.measured["per_class"] if all(name in counts[split]["per_class"] for split in splits)
-    ]
-    rows += [[name, *(counts[split]["per_class"][name] for split in splits)] for name in names]
-    fingerprint = join(["Fingerprint ", element("code", facts.index.fingerprint)])
-    return section("Data", table(["", *splits], rows, numbers=range(1, 1 + len(splits))), lead=fingerprint)
-
-
-def _settings(facts: _Facts) -> Html:
-    values, defaults = flatten(facts.settings.as_dict()), flatten(Settings().as_dict())
-    changed = [name for name, value in values.items() if value != defaults.get(name)]
-    ordered = changed + [name for name in values if name not in changed]
-    lead = "Those that are not the default come first, in bold. settings.yaml in the run's folder repeats the run."
-    return section("Settings", definitions(((name, _as_in_yaml(values[name])) for name in ordered), changed), lead=lead)
-
-
-def _as_in_yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _versions(facts: _Facts) -> list[str]:
-    packages = facts.environment.get("packages", {})
-    named = [f"{name} {packages[name]}" for name in ("xray-ray", "ray", "torch", "ultralytics") if name in packages]
-    commit = (facts.environment.get("git") or {}).get("commit")
-    return [", ".join([*named, *([f"commit {commit[:12]}"] if commit else [])])] if named else []

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from ray_jobs.detector.bootstrap import Comparison
-from ray_jobs.flows.run_report import duration
+from ray_jobs.flows.search_measure import Measure
+from ray_jobs.flows.search_parameters import importance_bars, parameters_section, score_axis, written
 from ray_jobs.flows.trial import State, Trial
-from ray_jobs.report.charts import Axis, Line, bars, line_chart, parallel, scatter
-from ray_jobs.report.importance import FEWEST_TRIALS, importance, is_number
+from ray_jobs.report.charts import Axis, Line, line_chart, scatter
+from ray_jobs.report.importance import importance
 from ray_jobs.report.page import (
     Html,
     Tile,
     definitions,
     document,
+    duration,
     element,
     grid,
     join,
@@ -29,9 +31,6 @@ from ray_jobs.report.page import (
     tiles,
 )
 
-MOST_SCATTERS = 12  # parameters that get a picture of their own, the important ones first
-MOST_AXES = 9  # of the parallel coordinates
-WIDE_RANGE = 30.0  # largest over smallest value, from which on an axis spaces by ratio
 REPORT, HISTORY, IMPORTANCE = "report.html", "history.svg", "importance.svg"
 
 
@@ -57,25 +56,27 @@ def write_search_report(folder: Path, trials: Sequence[Trial], best: Trial | Non
 
     ``best`` is the winner, None where no trial has a score. Works at any time of a search, also before its first epoch.
     """
-    scored = [trial for trial in trials if trial.score is not None and math.isfinite(trial.score)]
+    measure = Measure.of(search.metric, search.mode, trials)
+    scored = [trial for trial in trials if trial.score is not None and measure.value(trial) is not None]
+    scored = [trial for trial in scored if math.isfinite(trial.score or 0.0)]
     shares = importance([trial.parameters for trial in scored], [trial.score or 0.0 for trial in scored])
-    history, mattered = _history(scored, best, search), _importance(shares)
+    history, mattered = _history(scored, best, measure), importance_bars(shares)
     for name, picture in ((HISTORY, history), (IMPORTANCE, mattered)):
         (folder / name).write_text(picture_file(picture), encoding="utf-8")
     sections = [
-        _key_figures(trials, best, search),
+        _key_figures(trials, best, search, measure),
         _winner(best, search) if best else None,
         section(
             "How the search went",
-            grid(element("div", history), _learning_curves(scored, best, search)),
+            grid(element("div", history), _learning_curves(scored, best, search.epochs, measure)),
             lead="Each trial's score and the best so far; and what each epoch was worth, gray for stopped trials.",
         )
         if scored
         else None,
-        _parameters(scored, best, search, shares, mattered) if scored else None,
-        _trials(trials, best, search),
+        parameters_section(scored, best, measure, shares, mattered) if scored else None,
+        _trials(trials, best, measure),
     ]
-    sentence, tone = _verdict(trials, scored, best, search)
+    sentence, tone = _verdict(trials, scored, best, search, measure)
     body = [part for part in sections if part is not None]
     page = document(search.name, "Search", sentence, body, tone=tone)
     (folder / REPORT).write_text(page, encoding="utf-8")
@@ -91,10 +92,11 @@ def epochs_saved(trials: Sequence[Trial], epochs: int) -> tuple[int, float]:
 
 
 def _verdict(
-    trials: Sequence[Trial], scored: Sequence[Trial], best: Trial | None, search: Search
+    trials: Sequence[Trial], scored: Sequence[Trial], best: Trial | None, search: Search, measure: Measure
 ) -> tuple[str, Literal["good", "fair", "poor"]]:
     states = Counter(trial.state for trial in trials)
-    if best is None or best.score is None:
+    value = measure.value(best) if best else None
+    if best is None or value is None:
         if not trials:
             return "No trial has begun.", "fair"
         failed = states["failed"]
@@ -102,11 +104,13 @@ def _verdict(
         if failed and failed == len(trials):
             return f"All {failed} trials failed. The first one: {reason or 'no reason is known'}.", "poor"
         return f"No trial has a score yet ({_states(trials)}).", "fair"
-    parts = [f"Trial {best.number} is best: {search.metric} {best.score:.3f} after {_epochs(len(best.epochs))}"]
-    others = sorted(trial.score for trial in scored if trial.state == "finished" and trial.score is not None)
+    parts = [f"Trial {best.number} is best: {measure.name} {value:.3f} after {_epochs(len(best.epochs))}"]
+    others = sorted(measure.value(trial) or 0.0 for trial in scored if trial.state == "finished")
     if len(others) > 2:
         parts[0] += f", where the median of the {len(others)} finished trials is {others[len(others) // 2]:.3f}"
     parts[0] += "."
+    if measure.stands_in:
+        parts.insert(0, f"No trial has found anything yet ({search.metric} is 0), so the validation loss decides.")
     difference = search.comparison.map50_95 if search.comparison else None
     if difference:
         parts.append(_compared(difference.value, difference.low, difference.high))
@@ -118,7 +122,7 @@ def _verdict(
     if states["failed"]:
         parts.append(f"{states['failed']} failed.")
     worse = difference is not None and difference.low <= 0
-    return " ".join(parts), "fair" if worse or states["failed"] * 4 > len(trials) else "good"
+    return " ".join(parts), "fair" if worse or measure.stands_in or states["failed"] * 4 > len(trials) else "good"
 
 
 def _compared(value: float, low: float, high: float) -> str:
@@ -130,16 +134,20 @@ def _compared(value: float, low: float, high: float) -> str:
     return f"On the test split it cannot be told apart from the defaults: {span}."
 
 
-def _key_figures(trials: Sequence[Trial], best: Trial | None, search: Search) -> Html:
+def _key_figures(trials: Sequence[Trial], best: Trial | None, search: Search, measure: Measure) -> Html:
     saved, share = epochs_saved(trials, search.epochs)
     ran = sum(len(trial.epochs) for trial in trials)
     gpu = sum(trial.seconds * trial.gpus for trial in trials) / 3600
     cpu = sum(trial.seconds * trial.cpus for trial in trials) / 3600
     spent = Tile("GPU hours", _hours(gpu)) if gpu else Tile("CPU core hours", _hours(cpu))
-    score = "–" if best is None or best.score is None else f"{best.score:.3f}"
+    value = measure.value(best) if best else None
     return tiles(
         [
-            Tile(f"Best {search.metric}", score, f"trial {best.number}" if best else "no trial has one"),
+            Tile(
+                f"Best {measure.name}",
+                "–" if value is None else f"{value:.3f}",
+                f"trial {best.number}" if best else "no trial has one",
+            ),
             Tile("Trials", str(len(trials)), _states(trials)),
             Tile("Epochs saved by stopping early", f"{100 * share:.0f}\u00a0%", f"{saved} saved, {ran} run"),
             spent._replace(note=f"{duration(search.seconds)} on the clock"),
@@ -148,7 +156,7 @@ def _key_figures(trials: Sequence[Trial], best: Trial | None, search: Search) ->
 
 
 def _winner(best: Trial, search: Search) -> Html:
-    values = [(name, _written(value)) for name, value in best.parameters.items()]
+    values = [(name, written(value)) for name, value in best.parameters.items()]
     facts = definitions(search.facts.items()) if search.facts else None
     lead = "best_config.yaml holds them; give it to the training job as --config."
     return join(
@@ -159,116 +167,34 @@ def _winner(best: Trial, search: Search) -> Html:
     )
 
 
-def _history(scored: Sequence[Trial], best: Trial | None, search: Search) -> Html:
-    points = [(float(trial.number), trial.score or 0.0, trial.state == "finished") for trial in scored]
+def _history(scored: Sequence[Trial], best: Trial | None, measure: Measure) -> Html:
+    points = [(float(trial.number), measure.place(trial), trial.state == "finished") for trial in scored]
     x = Axis.counting("trial", max((trial.number for trial in scored), default=1))
-    y = _score_axis([point[1] for point in points])
-    better = max if search.mode == "max" else min
-    so_far = [better(score for _, score, _ in points[: at + 1]) for at in range(len(points))]
+    y = score_axis([point[1] for point in points])
+    so_far = [measure.best([value for _, value, _ in points[: at + 1]]) for at in range(len(points))]
     # A staircase: the best stays as it is until the next trial.
     steps = [*[at for point in points for at in (point[0], point[0])][1:], x.high]
     line = Line("best so far", steps[: 2 * len(so_far)], [value for value in so_far for _ in range(2)], 1)
     number = next((at for at, trial in enumerate(scored) if best and trial.number == best.number), None)
-    return scatter(f"{search.metric} by trial", points, x, y, number, [line])
+    return scatter(f"{measure.name} by trial", points, x, y, number, [line])
 
 
-def _learning_curves(scored: Sequence[Trial], best: Trial | None, search: Search) -> Html:
+def _learning_curves(scored: Sequence[Trial], best: Trial | None, epochs: int, measure: Measure) -> Html:
     lines = []
     for trial in scored:
-        known = [
-            (epoch.get("epoch", at), epoch[search.metric])
-            for at, epoch in enumerate(trial.epochs, 1)
-            if search.metric in epoch and math.isfinite(epoch[search.metric])
-        ]
-        if not known:
-            continue
+        points = [(float(epoch.get("epoch", at)), measure.at(epoch)) for at, epoch in enumerate(trial.epochs, 1)]
+        known = [(at, value) for at, value in points if value is not None]
         won = best is not None and trial.number == best.number
         name = f"trial {trial.number} (best)" if won else trial.state
         tone: int | str = "all" if won else 0 if trial.state == "finished" else "pale"
-        lines.append(Line(name, [float(at) for at, _ in known], [value for _, value in known], tone))
-    x = Axis.counting("epoch", search.epochs)
-    return line_chart(f"{search.metric} by epoch", lines, x, _score_axis([value for line in lines for value in line.y]))
+        lines.append(Line(name, [at for at, _ in known], [value for _, value in known], tone))
+    x = Axis.counting("epoch", epochs)
+    return line_chart(f"{measure.name} by epoch", lines, x, score_axis([value for line in lines for value in line.y]))
 
 
-def _importance(shares: Mapping[str, float]) -> Html:
-    title = "Share of the ranking explained"
-    return bars(title, list(shares.items()), [f"{100 * share:.0f}\u00a0%" for share in shares.values()])
-
-
-def _parameters(
-    scored: Sequence[Trial], best: Trial | None, search: Search, shares: Mapping[str, float], mattered: Html
-) -> Html:
-    names = list(dict.fromkeys([*shares, *(name for trial in scored for name in trial.parameters)]))
-    moved = [
-        name for name in names if len({str(trial.parameters[name]) for trial in scored if name in trial.parameters}) > 1
-    ]
-    y = _score_axis([trial.score or 0.0 for trial in scored])
-    pictures = []
-    for name in moved[:MOST_SCATTERS]:
-        having = [trial for trial in scored if name in trial.parameters]
-        axis, places = _parameter_axis(name, having)
-        points = [
-            (place, trial.score or 0.0, trial.state == "finished") for place, trial in zip(places, having, strict=True)
-        ]
-        number = next((at for at, trial in enumerate(having) if best and trial.number == best.number), None)
-        pictures.append(element("div", scatter(name, points, axis, y, number)))
-    lead = (
-        "How much of the trials' ranking each parameter explains beyond those above it, and the score over each "
-        "parameter. The large point is the winner; trials that were stopped are gray."
-        if shares
-        else f"The score over each parameter; with fewer than {FEWEST_TRIALS} trials their importance cannot be told."
-    )
-    shown = element("div", mattered, class_="half") if shares else None
-    return section("What mattered", shown, grid(*pictures), _parallel(scored, best, search, moved), lead=lead)
-
-
-def _parallel(scored: Sequence[Trial], best: Trial | None, search: Search, names: Sequence[str]) -> Html | None:
-    names = list(names)[: MOST_AXES - 1]
-    complete = [trial for trial in scored if all(name in trial.parameters for name in names)]
-    if len(names) < 2 or len(complete) < 3:
-        return None
-    placed = [_parameter_axis(name, complete, whole=False) for name in names]
-    scores = [trial.score or 0.0 for trial in complete]
-    score = _between(search.metric, scores, log=False)
-    order: tuple[int | str, ...] = ("pale", 0, 1)
-    rows: list[tuple[Sequence[float], int | str]] = []
-    for at, trial in enumerate(complete):
-        values = [*(places[at] for _, places in placed), scores[at]]
-        won = best is not None and trial.number == best.number
-        rows.append((values, 1 if won else 0 if trial.state == "finished" else "pale"))
-    rows.sort(key=lambda row: order.index(row[1]))
-    chart = parallel("Parameters of all trials", [*(axis for axis, _ in placed), score], rows)
-    return join([element("h3", "All trials at once"), element("p", "The winner is orange.", class_="lead"), chart])
-
-
-def _parameter_axis(name: str, trials: Sequence[Trial], whole: bool = True) -> tuple[Axis, list[float]]:
-    """An axis for a parameter, and where each trial stands on it; words stand side by side. ``whole``: it ends at round
-    numbers, else at the least and the greatest value."""
-    values = [trial.parameters[name] for trial in trials]
-    if all(map(is_number, values)):
-        numbers = sorted(map(float, values))
-        low, middle, high = numbers[0], numbers[len(numbers) // 2], numbers[-1]
-        # Numbers that were drawn evenly have their middle there; those drawn by ratio far below.
-        log = low > 0 and high / low >= WIDE_RANGE and middle < (low + high) / 4
-        return (Axis.over if whole else _between)(name, numbers, log=log), list(map(float, values))
-    words = sorted({str(value) for value in values})
-    ticks = [(float(at), _written(word)) for at, word in enumerate(words)]
-    return Axis(name, -0.5, len(words) - 0.5, ticks), [float(words.index(str(value))) for value in values]
-
-
-def _between(label: str, values: Sequence[float], log: bool) -> Axis:
-    ends = (min(values), max(values))
-    return Axis(label, *ends, [(end, _written(float(f"{end:.3g}"))) for end in ends], log)
-
-
-def _score_axis(scores: Sequence[float], label: str = "") -> Axis:
-    return Axis.over(label, scores or [0.0, 1.0])
-
-
-def _trials(trials: Sequence[Trial], best: Trial | None, search: Search) -> Html:
+def _trials(trials: Sequence[Trial], best: Trial | None, measure: Measure) -> Html:
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
-    sign = -1 if search.mode == "max" else 1
-    ordered = sorted(trials, key=lambda trial: (trial.score is None, sign * (trial.score or 0.0), trial.number))
+    ordered = sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0), trial.number))
     rows: list[list[object]] = []
     for trial in ordered:
         again = {0: "", 1: ", restarted once"}.get(trial.restarts, f", restarted {trial.restarts} times")
@@ -276,16 +202,16 @@ def _trials(trials: Sequence[Trial], best: Trial | None, search: Search) -> Html
             [
                 f"{trial.number}",
                 f"{trial.state}{again}",
-                "–" if trial.score is None else f"{trial.score:.4f}",
+                "–" if (value := measure.value(trial)) is None else f"{value:.4f}",
                 len(trial.epochs),
                 duration(trial.seconds),
-                *(_written(trial.parameters[name]) if name in trial.parameters else "–" for name in names),
+                *(written(trial.parameters[name]) if name in trial.parameters else "–" for name in names),
                 element("div", trial.reason or "", class_="remark"),
             ]
         )
-    header = ["Trial", "State", "Score", "Epochs", "Time", *names, "Remark"]
+    header = ["Trial", "State", measure.name, "Epochs", "Time", *names, "Remark"]
     marked = [at for at, trial in enumerate(ordered) if best and trial.number == best.number]
-    lead = f"Best first, by {search.metric}."
+    lead = "Best first, as the search ranked them."
     return section("All trials", table(header, rows, numbers=range(2, len(header) - 1), marked=marked), lead=lead)
 
 
@@ -301,9 +227,3 @@ def _epochs(count: int) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}"
-
-
-def _written(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}".replace("e-0", "e-") if isinstance(value, float) else str(value)

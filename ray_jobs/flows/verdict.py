@@ -85,7 +85,7 @@ def ranked_classes(measured: Mapping[str, Any]) -> list[str]:
 def _about_epochs(trend: Trend, epochs: Sequence[Epoch], best: int, wanted: int) -> list[str]:
     ran = epochs[-1].number
     if trend == "rising":
-        return [f"Train longer: validation still improved in the last of {ran} epochs."]
+        return [f"Train longer: the validation score still rose in the last fifth of the {ran} epochs."]
     if trend == "falling":
         return [f"More epochs will not help: epoch {best} of {ran} was best, and best.pt is from there."]
     if trend == "unknown":

@@ -156,3 +156,11 @@ def parts_of_whole(parts: Sequence[tuple[str, float, str]]) -> Html:
         for number, (name, _, written) in enumerate(parts)
     ]
     return join([element("div", *bar, class_="whole", aria_hidden="true"), element("ul", *names, class_="legend")])
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``5 min 47 s``, ``3 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

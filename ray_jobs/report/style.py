@@ -66,7 +66,7 @@ p{margin:0 0 .6rem}
 .tiles .label{color:var(--soft);font-size:.85rem}
 .tiles .value{font-size:1.75rem;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums}
 .tiles .note{font-size:.85rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1.5rem 2rem;margin-top:1rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));gap:1.5rem 2rem;margin-top:1rem}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1.5rem;margin-top:1rem}
 figure{margin:0;min-width:0}
 figcaption{font-size:.875rem;margin-top:.4rem;overflow-wrap:anywhere}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -107,12 +108,32 @@ def test_a_search_of_one_trial_and_one_epoch(tmp_path: Path) -> None:
 
 
 def test_least_can_be_best_and_what_is_no_number_is_left_out(tmp_path: Path) -> None:
-    trials = [trial(1, 0.5), trial(2, 0.2), trial(3, float("nan"), "failed", 1)]
-    search = Search("loss", METRIC, "min", 10, 1.0, {})
-    page = read(write_search_report(tmp_path, trials, trials[1], search))
+    trials = [
+        replace(trial(number, -loss), epochs=({"epoch": 1, "val/box_loss": loss},))
+        for number, loss in ((1, 0.5), (2, 0.2))
+    ]
+    broken = replace(trials[0], number=3, score=float("-inf"), epochs=({"epoch": 1, "val/box_loss": float("nan")},))
+    search = Search("loss", "val/box_loss", "min", 10, 1.0, {})
+    page = read(write_search_report(tmp_path, [*trials, broken], trials[1], search))
+    assert "Trial 2 is best: val/box_loss 0.200" in page
     rows = page[page.index("All trials") :]
     assert rows.index(">0.2000<") < rows.index(">0.5000<")
     assert "nan" not in (tmp_path / "history.svg").read_text()
+
+
+def test_the_loss_speaks_where_nothing_is_found_yet(tmp_path: Path) -> None:
+    def lost(number: int, loss: float) -> Trial:
+        epochs = ({"epoch": 1, METRIC: 0.0, "val/box_loss": loss, "val/cls_loss": 1.0},)
+        return replace(trial(number, -loss - 1.0), epochs=epochs)
+
+    trials = [lost(1, 4.0), lost(2, 3.0), trial(3, None, "failed", 0)]
+    page = read(write_search_report(tmp_path, trials, trials[1], SEARCH))
+    assert "No trial has found anything yet (val/map50_95 is 0), so the validation loss decides." in page
+    assert "Trial 2 is best: validation loss 4.000 after 1 epoch." in page
+    found = replace(trial(4, 0.1), number=4)
+    page = read(write_search_report(tmp_path, [*trials, found], found, SEARCH))
+    assert "Trial 4 is best: val/map50_95 0.100" in page
+    assert "-5.0" not in page  # the score that a loss stands behind is no figure of the metric
 
 
 def test_epochs_that_stopping_saved_are_counted() -> None:
