@@ -94,10 +94,12 @@ def describe(rank: int, error: Exception) -> str:
         return f"rank {rank}: killed because its node ran out of memory; a smaller batch_size needs less"
     if "node" in text and ("died" in text or "dead" in text) and "its node" in text:
         return f"rank {rank}: its node was lost"
-    if "exit code 75" in text:
-        return f"rank {rank}: made no progress for longer than cluster.hang_timeout_s"
+    if name == "StandStill":
+        return f"rank {rank}: {text}: it, or a rank that it waits for, stands still"
     if name == "WorkerHealthCheckFailedError":
         return f"rank {rank}: its process died (killed, or out of memory)"
+    if _is_collateral(error):
+        return f"rank {rank}: lost its connection to another rank, which died or whose node was lost"
     return f"rank {rank}: {root_cause(error)}"
 
 

@@ -98,7 +98,8 @@ def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
     from ray_jobs.detector.process import prepare_process
 
     prepare_process(place)
-    train_rank(task, place, work_dir, CheckpointReporter(task.storage), _resume_folder(task.storage, work_dir))
+    report, resume_from = CheckpointReporter(task.storage), _resume_folder(task.storage, work_dir)
+    train_rank(task, place, work_dir, report, resume_from, tell=_raise_beside_training)
 
 
 def train_rank(
@@ -107,11 +108,12 @@ def train_rank(
     work_dir: Path,
     report: Callable[["EpochReport"], None],
     resume_from: Path | None,
+    tell: Callable[[Exception], None] | None = None,
     **how: bool,
 ) -> None:
     """One rank of a training run, from the checkpoint in ``resume_from`` (None: from the start) to the end.
 
-    ``how`` is passed on to ``train_detector``.
+    ``tell`` hears of training that stands still before this process ends; ``how`` is passed on to ``train_detector``.
     """
     from ray_jobs.detector.training import train_detector
 
@@ -122,7 +124,7 @@ def train_rank(
     if task.weights:
         weights = work_dir / "start.pt"
         weights.write_bytes(task.weights)
-    watch = HangWatch(task.settings.cluster.hang_timeout_s)
+    watch = HangWatch(task.settings.cluster.hang_timeout_s, tell)
 
     def watched_report(epoch: "EpochReport") -> None:
         watch.pause()
@@ -148,7 +150,16 @@ def train_rank(
             raise
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
-        watch.pause()
+        watch.close()
+
+
+def _raise_beside_training(error: Exception) -> None:
+    """Have Ray see an error of this worker while its training thread is stuck, as it does for failed uploads."""
+    from ray.train.v2._internal.execution.context import get_train_context
+    from ray.train.v2._internal.util import construct_user_exception_with_traceback
+
+    runner = get_train_context().execution_context.training_thread_runner
+    runner.get_exception_queue().put(construct_user_exception_with_traceback(error))
 
 
 def _check_shared(storage: Storage) -> None:

@@ -28,7 +28,7 @@ from ray_jobs.flows.recovery import repair_list
 from ray_jobs.flows.run_log import RunLog
 from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
-from ray_jobs.flows.watching import EventSayer, RoomWatch, StoreWatch
+from ray_jobs.flows.trouble import EventSayer, RoomWatch, StoreWatch
 from ray_jobs.storage import room_for
 
 logger = logging.getLogger(__name__)

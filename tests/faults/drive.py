@@ -31,7 +31,7 @@ SMALL = [
     "cluster.num_workers=2",
     "cluster.cpus_per_worker=1",
 ]
-LONG_S = 280.0  # for what takes seconds on a machine that does nothing else
+LONG_S = 400.0  # for what takes seconds on a machine that does nothing else
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -114,16 +114,16 @@ class Drive:
 
     def processes(self, title: str = "") -> list[int]:
         """Processes that this run has started (or that run in its cluster, for it) whose title has these words."""
-        return [pid for pid in _all_processes() if _belongs(pid, self.mark) and title in _title(pid)]
+        return [pid for pid in marked(self.mark) if title in _title(pid)]
 
     def workers(self) -> list[int]:
         """The processes of the training workers."""
         return self.processes("RayTrainWorker")
 
 
-def marked_workers(mark: str) -> list[int]:
-    """Training workers in a cluster that was started with a mark of its own."""
-    return [pid for pid in _all_processes() if _belongs(pid, mark) and "RayTrainWorker" in _title(pid)]
+def marked(mark: str) -> list[int]:
+    """Processes whose environment has this mark."""
+    return [pid for pid in _all_processes() if _belongs(pid, mark)]
 
 
 def _all_processes() -> Iterable[int]:

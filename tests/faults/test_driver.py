@@ -60,7 +60,7 @@ def test_a_lost_driver_and_damaged_checkpoints_cost_no_bit(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_run_whose_list_was_cut_short_goes_on(xrays_mini: Path, tmp_path: Path, reference: dict[int, str]) -> None:
     """Ray's list of checkpoints half written, the newest checkpoint without a manifest."""
     run = tmp_path / "runs" / "cut"

@@ -110,7 +110,7 @@ def test_in_a_range_a_run_shrinks_and_grows_and_takes_a_notice(
         return len(lines[-1]["weights_digests"]) if lines else 0
 
     with Drive(tmp_path, *arguments, **nodes.environment) as drive:
-        drive.wait_for("epoch 3/")
+        drive.wait_for("epoch  3/")
         assert world_size() == 2
         nodes.do("kill")
         lost = time.monotonic()

@@ -63,10 +63,11 @@ class RoomWatch:
     def __init__(self, reader: JournalReader, plan: WorkerPlan, cluster: ClusterSettings, say: Say) -> None:
         self._reader, self._plan, self._cluster, self._say = reader, plan, cluster, say
         self._said_at = -SAY_AGAIN_S
+        self._earlier = len(reader.events)  # of a driver before this one
 
     def __call__(self) -> None:
         """Raises ``ClusterError`` after ``wait_s`` seconds at the start, ``lost_node_wait_s`` in mid-run."""
-        since = waiting_since(self._reader.events)
+        since = waiting_since(self._reader.events[self._earlier :])
         if since is None:
             self._said_at = -SAY_AGAIN_S
             return
