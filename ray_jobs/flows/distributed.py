@@ -163,7 +163,7 @@ def train_rank(
             raise
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
-        watch.pause()
+        watch.close()
 
 
 def _raise_beside_training(error: Exception) -> None:

@@ -31,6 +31,7 @@ class HangWatch:
         self._timeout_s = 1.25 * timeout_s
         self._tell = tell
         self._last: float | None = None
+        self._closed = False
         if timeout_s > 0:
             threading.Thread(target=self._watch, name="hang-watch", daemon=True).start()
 
@@ -42,8 +43,12 @@ class HangWatch:
         """What comes now may take as long as it wants: an upload that waits for its store."""
         self._last = None
 
+    def close(self) -> None:
+        """Training is over; this process may train again, with a watch of its own."""
+        self._last, self._closed = None, True
+
     def _watch(self) -> None:
-        while True:
+        while not self._closed:
             time.sleep(min(self._timeout_s / 4, 5.0))
             last = self._last
             if last is not None and (still := time.monotonic() - last) > self._timeout_s:

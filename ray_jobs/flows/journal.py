@@ -76,7 +76,12 @@ class JournalReader:
                 self._offset += len(line)
                 try:
                     epoch = self._parse(json.loads(line))
-                except (ValueError, LookupError, TypeError, AttributeError):  # cut short by a kill or a full disk, then written on
+                except (
+                    ValueError,
+                    LookupError,
+                    TypeError,
+                    AttributeError,
+                ):  # cut short by a kill or a full disk, then written on
                     continue
                 if epoch is not None:
                     self.epochs.append(epoch)

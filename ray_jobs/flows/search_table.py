@@ -75,9 +75,10 @@ class SearchTable:
 
     def draw(self) -> Any:
         """Those that run, then the best and the newest, as far as they fit a screen."""
+        from rich.console import Group
         from rich.table import Table
 
-        table = Table(title=self.status(), title_justify="left")
+        table = Table()
         names = next((list(trial.parameters) for trial in self.state.trials.values()), [])
         for title in ("trial", "state", "epoch", self.score.metric, *names):
             table.add_column(title, justify="left" if title == "state" else "right", overflow="fold")
@@ -100,7 +101,7 @@ class SearchTable:
             )
         if len(trials) > _ROWS:
             table.caption = f"and {len(trials) - _ROWS} more"
-        return table
+        return Group(self.status(), table)
 
     def close(self) -> None:
         """Leave the last table standing."""

@@ -1,5 +1,7 @@
 """What a person sees of a search, in a terminal and in a log."""
 
+import io
+
 from ray_jobs.flows.search_journal import SearchState
 from ray_jobs.flows.search_table import SearchTable
 from ray_jobs.search.schedulers import NoScheduler
@@ -38,7 +40,7 @@ def test_a_terminal_shows_running_trials_first() -> None:
     from rich.console import Console
 
     table = SearchTable(a_search(), Score(), 4, 9, print, terminal=False)
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=120, file=io.StringIO(), record=True)
     console.print(table.draw())
     text = console.export_text()
     assert "1 of 4 trials ended, 1 running; best: trial 1 with 0.2500; time left not known yet" in text
