@@ -61,7 +61,6 @@ class JournalReader:
     events: list[Event] = field(default_factory=list)
     restarts: int = 0
     repeated: int = 0
-    on_restart: Callable[[str], None] = lambda _words: None  # told Ray's words for the cause
     _offset: int = 0
 
     def read_new(self) -> Iterator[Epoch]:
@@ -76,12 +75,8 @@ class JournalReader:
                 self._offset += len(line)
                 try:
                     epoch = self._parse(json.loads(line))
-                except (
-                    ValueError,
-                    LookupError,
-                    TypeError,
-                    AttributeError,
-                ):  # cut short by a kill or a full disk, then written on
+                # Cut short by a kill or a full disk, then written on.
+                except (ValueError, LookupError, TypeError, AttributeError):
                     continue
                 if epoch is not None:
                     self.epochs.append(epoch)
@@ -89,11 +84,8 @@ class JournalReader:
 
     def _parse(self, line: dict[str, Any]) -> Epoch | None:
         if line["kind"] != "epoch":
-            event = _event(line)
-            self.events.append(event)
-            if event.kind == "failure":
-                self.restarts += 1
-                self.on_restart(event.text)
+            self.restarts += line["kind"] == "failure"
+            self.events.append(_event(line))
             return None
         metrics = line["metrics"]
         if self.epochs and metrics["epoch"] <= self.epochs[-1].number:  # what came of a lost attempt is gone

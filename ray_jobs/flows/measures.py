@@ -82,7 +82,7 @@ class RankMeasures:
 
     @contextmanager
     def upload(self, folder: Path, epoch: int) -> Iterator[None]:
-        """Around the upload of an epoch's checkpoint; what it raises is counted and goes on."""
+        """Around writing and storing an epoch's checkpoint in ``folder``; what it raises is counted and goes on."""
         started = time.perf_counter()
         self._storing = True
         try:
@@ -158,6 +158,7 @@ class RunMeasures:
                 metric = t.TRAIN_LOSS if split == "train" else t.VAL_LOSS
                 self._meter.set(metric, value, loss=part.removesuffix("_loss"))
         self._meter.set(t.EPOCH, epoch.number)
+        self._meter.set(t.LOSS_FINITE, 1, rank="driver")
         self._meter.set(t.EPOCH_SECONDS, epoch.ended - epoch.started)
         self._meter.set(t.WORLD_SIZE, epoch.world_size)
         if best:
@@ -196,10 +197,9 @@ class RunMeasures:
         """Whether the new model takes the old one's place: ``promoted`` or ``kept``."""
         self._meter.add(t.PROMOTIONS, decision=decision)
 
-    def failed(self, words: str) -> None:
-        """Training ended with an error, in these words."""
-        if "loss is not finite" in words:
-            self._meter.set(t.LOSS_FINITE, 0, rank="driver")
+    def diverged(self) -> None:
+        """A loss or a weight was no number; the next epoch that comes through takes this back."""
+        self._meter.set(t.LOSS_FINITE, 0, rank="driver")
 
     def close(self) -> None:
         """Hand over what is left."""

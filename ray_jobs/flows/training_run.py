@@ -122,6 +122,7 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -
 
     def on_turn() -> None:
         say_events()
+        watch.events()
         watch_room()
         if lease and lease.lost_to:
             raise RunExists(f"{prepared.storage.url}: {lease.lost_to} has taken over this run; this driver stops")

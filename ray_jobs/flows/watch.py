@@ -3,7 +3,7 @@
 In: a prepared run and its events. Out: a display, and metrics from the driver.
 """
 
-from ray_jobs.errors import PlatformError
+from ray_jobs.errors import Diverged
 from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.display import Display
 from ray_jobs.flows.journal import Epoch, JournalReader
@@ -33,17 +33,23 @@ class Watch:
         self._measures.stage(stage)
 
     def follow(self, journal: JournalReader, log: RunLog) -> None:
-        """Training begins: restarts are told as the journal has them, and tracking is looked after."""
+        """Training begins: from here on this journal's events are told, and tracking is looked after."""
         self.stage("train")
         self._journal = journal
-        journal.on_restart = self._restarted
+        self._seen = len(journal.events)
         self._measures.tracking(log.figures)
         if journal.epochs:
             self._measures.epoch(journal.epochs[-1], journal.best)
 
-    def _restarted(self, words: str) -> None:
-        self.display.restarted(self._journal.restarts)
-        self._measures.restarted(words)
+    def events(self) -> None:
+        """Tell what befell the run since the last call."""
+        new, self._seen = self._journal.events[self._seen :], len(self._journal.events)
+        for event in new:
+            if event.kind == "failure":
+                self.display.restarted(self._journal.restarts)
+                self._measures.restarted(event.text)
+            elif event.kind == "rollback":
+                self._measures.diverged()
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is finished."""
@@ -62,7 +68,8 @@ class Watch:
 
     def failed(self, error: BaseException, stopped: bool) -> None:
         """The run ended without a result."""
-        self._measures.failed(str(error) if isinstance(error, PlatformError) else "")
+        if isinstance(error, Diverged) or isinstance(error.__cause__ or error.__context__, Diverged):
+            self._measures.diverged()
         self._end("stopped" if stopped else "failed")
 
     def _end(self, stage: RunStage) -> None:
