@@ -31,6 +31,8 @@ from ray_jobs.search.searchers import RandomSearcher
 from ray_jobs.search.settings import trial_settings
 from ray_jobs.storage import Storage, open_storage
 
+START_S = 60.0  # a process takes its time on a busy node, where there is room for it
+
 
 def run_search(prepared: PreparedSearch, say: Say, terminal: bool) -> dict[str, Any]:
     """Search to the end; returns the summary.
@@ -142,7 +144,8 @@ def _search(
 ) -> None:
     import ray
 
-    search, wait_s = prepared.search, prepared.settings.cluster.wait_s
+    search = prepared.search
+    wait_s = prepared.settings.cluster.wait_s + START_S
     score = Score(search.metric, search.mode)
     rules = Rules(
         samples=prepared.samples,
