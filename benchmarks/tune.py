@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-TRIALS, EPOCHS, PIXELS, BATCH, GRACE, FACTOR, AT_ONCE = 8, 9, 160, 8, 2, 3, 2
+TRIALS, EPOCHS, PIXELS, BATCH, GRACE, FACTOR, AT_ONCE = 8, 9, 160, 8, 1, 3, 2
 SPACE = {"lr0": (2e-4, 1e-2), "momentum": (0.8, 0.97), "translate": (0.0, 0.2), "scale": (0.1, 0.6)}
 NO_COLOUR = {"fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0}
 FIXED = {"optimizer": "AdamW", **NO_COLOUR, "close_mosaic": 0, "mosaic": 0.0, "nbs": BATCH}

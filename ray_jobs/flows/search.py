@@ -92,7 +92,8 @@ class Search:
                 self._record("waiting", trial)
             else:
                 trial.phase = "pending"
-                trial.since = 0.0  # how long the last driver lived after its last line is not known
+                trial.seconds += max(trial.heard - trial.since, 0.0)  # what came after was lost with the driver
+                trial.since = 0.0
 
     def _obey_orders(self) -> None:
         """Trials that wait hear what the scheduler wants of them."""

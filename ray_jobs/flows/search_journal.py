@@ -36,6 +36,7 @@ class TrialRecord:
     restarts: int = 0
     seconds: float = 0.0
     since: float = 0.0  # when it took its resources
+    heard: float = 0.0  # when it was last heard of
     node: str = ""
     peak_gpu_memory_gb: float | None = None
 
@@ -72,7 +73,9 @@ class SearchState:
             if replayed:
                 self.searcher.restore(event["trial"], event["parameters"])
             return
-        getattr(self, f"_{kind}")(self.trials[event["trial"]], event)
+        trial = self.trials[event["trial"]]
+        trial.heard = event["time"]
+        getattr(self, f"_{kind}")(trial, event)
 
     def _started(self, trial: TrialRecord, event: Event) -> None:
         trial.phase = trial.state = "running"

@@ -31,6 +31,9 @@ from ray_jobs.search.searchers import RandomSearcher
 from ray_jobs.search.settings import trial_settings
 from ray_jobs.storage import Storage, open_storage
 
+NOTE_S = 5.0
+START_S = 60.0  # a process takes its time on a busy node, where there is room for it
+
 
 def run_search(prepared: PreparedSearch, say: Say, terminal: bool) -> dict[str, Any]:
     """Search to the end; returns the summary.
@@ -142,7 +145,8 @@ def _search(
 ) -> None:
     import ray
 
-    search, wait_s = prepared.search, prepared.settings.cluster.wait_s
+    search = prepared.search
+    wait_s = prepared.settings.cluster.wait_s + START_S
     score = Score(search.metric, search.mode)
     rules = Rules(
         samples=prepared.samples,
@@ -161,7 +165,7 @@ def _search(
             say("trying one batch of each picture size and batch size")
             preflight(slots, preflight_tasks(prepared), wait_s)
         table = SearchTable(state, score, prepared.samples, search.budget.epochs, say, terminal)
-        trials = Trials(prepared, score)
+        trials, noted = Trials(prepared, score), time.time()
 
         def on_event(event: Event) -> None:
             table.on_event(event)
@@ -172,8 +176,15 @@ def _search(
             if event["kind"] == "ended" and event["trial"] not in needed:
                 trials.forget(event["trial"])
 
+        def on_tick() -> None:
+            nonlocal noted
+            table.on_tick()
+            if time.time() - noted > NOTE_S:
+                noted = time.time()
+                prepared.folder.write_state(seconds=noted - began)  # a driver that is killed has no other chance
+
         try:
-            Search(state, journal, slots, rules, trials.task, trials.score, on_event, table.on_tick).run()
+            Search(state, journal, slots, rules, trials.task, trials.score, on_event, on_tick).run()
         finally:
             table.close()
         for number in state.trials:

@@ -97,7 +97,7 @@ def test_a_carried_state_brings_weights_but_not_the_learning_rate(
     trained = [name for name in donor if name.endswith((".weight", ".bias"))]
     assert max(float((own[name] - donor[name]).abs().max()) for name in trained) < 1e-9
     assert max(float((moved[name] - donor[name]).abs().max()) for name in trained) > 1e-4
-    assert not (tmp_path / "run" / "work0" / "weights" / "best.pt").exists(), "a trial keeps no weights"
+    assert not (tmp_path / "run" / "work0" / "weights" / "last.pt").exists(), "a trial keeps no weights"
 
 
 @pytest.mark.slow
