@@ -176,8 +176,11 @@ class _Measured:
 
 
 def _say_verdict(verdict: Verdict, alias: str, say: Say) -> None:
-    against = f" over {verdict.champion}" if verdict.champion else ""
-    say(f"promotion: {verdict.version} {f'is the {alias} now' if verdict.promote else 'stays challenger'}{against}")
+    if verdict.promote:
+        before = f", before it {verdict.champion}" if verdict.champion else ""
+        say(f"promotion: {verdict.version} is the {alias} now{before}")
+    else:
+        say(f"promotion: {verdict.version} stays challenger; the {alias} is {verdict.champion or 'nobody'}")
     for reason in verdict.reasons:
         say(f"    {reason}")
 
