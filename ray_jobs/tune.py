@@ -17,10 +17,10 @@ from pathlib import Path
 
 from ray_jobs.entry import run_job
 from ray_jobs.errors import SettingsError
-from ray_jobs.flows.search_folder import SearchFolder, find_search
-from ray_jobs.flows.search_preparation import prepare_search
-from ray_jobs.flows.search_result import result_lines
-from ray_jobs.flows.search_run import run_best_training, run_search
+from ray_jobs.flows.search.folder import SearchFolder, find_search
+from ray_jobs.flows.search.preparation import prepare_search
+from ray_jobs.flows.search.result import result_lines
+from ray_jobs.flows.search.run import run_best_training, run_search
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.search.space import Space
 from ray_jobs.settings import Settings, load_config_with_defaults

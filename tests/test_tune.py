@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ray_jobs.errors import BadInput
-from ray_jobs.flows.search_preparation import earlier_trials
+from ray_jobs.flows.search.preparation import earlier_trials
 from ray_jobs.search.settings import SearchSettings
 from ray_jobs.search.space import parse_space
 from ray_jobs.tracking.client import connect

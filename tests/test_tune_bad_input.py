@@ -11,8 +11,8 @@ import yaml
 from ray_jobs import tune
 from ray_jobs.entry import run_job
 from ray_jobs.errors import BadInput, RunExists
-from ray_jobs.flows.search_folder import SearchFolder
-from ray_jobs.flows.trial_slots import plan_slots
+from ray_jobs.flows.search.folder import SearchFolder
+from ray_jobs.flows.search.slots import plan_slots
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.settings import Settings
 

@@ -26,8 +26,8 @@ from ray_jobs.flows.journal import JournalReader, follow
 from ray_jobs.flows.ownership import Lease, claim_storage
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.flows.recovery import repair_list
+from ray_jobs.flows.report.run import write_run_report
 from ray_jobs.flows.run_log import RunLog
-from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.flows.summary import make_summary, rounded, tracking_part
 from ray_jobs.flows.trouble import EventSayer, RoomWatch, StoreWatch
 from ray_jobs.flows.watch import Watch

@@ -6,6 +6,7 @@ requests in one call of the network, and follows the champion by itself.
 
 import asyncio
 import base64
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ray import serve
+from ray.util import get_node_ip_address
 
 from ray_jobs.dicom import decode_xray
+from ray_jobs.pixels import ImageError
 from ray_jobs.reading.finding import Finding, Prepared, findings_in
+from ray_jobs.reading.measures import ReadingMeasures
 from ray_jobs.reading.preprocess import network_input
 from ray_jobs.reading.thresholds import Override
 from ray_jobs.serving.answer import Answer, FoundBox, Health, ModelFacts, ModelName
@@ -57,6 +61,7 @@ class XrayReader:
         self._champion.start()
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._measures = ReadingMeasures(get_node_ip_address())
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Serve once the replica is made."""
@@ -75,16 +80,22 @@ class XrayReader:
 
     async def answer(self, data: bytes, question: Question) -> Answer:
         """Read a picture; the detector is the one that is in use now, whatever takes over meanwhile."""
-        used, loop = self._champion.current, asyncio.get_running_loop()
+        used, loop, started = self._champion.current, asyncio.get_running_loop(), time.perf_counter()
 
         def open_() -> tuple[Prepared, str | None]:
             gray = decode_xray(data, "the picture")
             shown = f"data:image/png;base64,{base64.b64encode(as_png(gray)).decode()}" if question.picture else None
             return used.detector.prepare(gray), shown
 
-        prepared, shown = await loop.run_in_executor(self._decoders, open_)
+        try:
+            prepared, shown = await loop.run_in_executor(self._decoders, open_)
+        except ImageError:
+            self._measures.refused()
+            raise
         output: Output = await self._outputs((used, prepared))
-        return _answer(used, prepared, output, question, shown)
+        answer = _answer(used, prepared, output, question, shown)
+        self._measures.read(time.perf_counter() - started, len(answer.findings))
+        return answer
 
     @serve.batch(max_batch_size=LARGEST_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
     async def _outputs(self, waiting: list[tuple[InUse, Prepared]]) -> list[Output]:

@@ -6,12 +6,12 @@ import time
 import ray
 
 from ray_jobs.flows.measures import NodeMeasures, RunMeasures
-from ray_jobs.flows.search_measures import SearchMeasures
+from ray_jobs.flows.search.measures import SearchMeasures
 from ray_jobs.reading.measures import ReadingMeasures
 
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 search = SearchMeasures("search", time.time())
-for number, state in enumerate(("finished", "stopped", "failed", "running", "waiting")):
+for number, state in enumerate(("finished", "stopped", "failed", "running", "pending")):
     search.trial(f"{number:05d}", state, planned_epochs=10)
 node = NodeMeasures("live", "127.0.0.1")
 node.data(hits=54, misses=6, copied_bytes=1_200_000)

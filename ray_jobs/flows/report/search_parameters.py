@@ -5,8 +5,8 @@ In: the trials that have a score. Out: ``Html``.
 
 from collections.abc import Mapping, Sequence
 
-from ray_jobs.flows.search_measure import Measure
-from ray_jobs.flows.trial import Trial
+from ray_jobs.flows.report.search_figure import Measure
+from ray_jobs.flows.search.trial import Trial
 from ray_jobs.report.charts import Axis, bars, parallel, scatter
 from ray_jobs.report.importance import FEWEST_TRIALS, is_number
 from ray_jobs.report.page import Html, element, grid, join, section

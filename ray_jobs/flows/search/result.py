@@ -13,9 +13,9 @@ from typing import Any
 from ray_jobs.detector.bootstrap import Comparison
 from ray_jobs.entry import how_to_run
 from ray_jobs.errors import TrainingError
-from ray_jobs.flows.search_preparation import PreparedSearch
-from ray_jobs.flows.search_report import REPORT, Search, epochs_saved, write_search_report
-from ray_jobs.flows.trial import Trial
+from ray_jobs.flows.report.search import REPORT, Search, epochs_saved, write_search_report
+from ray_jobs.flows.search.preparation import PreparedSearch
+from ray_jobs.flows.search.trial import Trial
 from ray_jobs.settings import Settings
 
 

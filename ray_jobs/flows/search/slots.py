@@ -11,7 +11,7 @@ from typing import Any
 
 from ray_jobs.errors import BadInput
 from ray_jobs.flows.ray_cluster import WorkerPlan, workers_that_fit
-from ray_jobs.flows.trial_worker import Answer, Message, TrialTask, TrialWorker
+from ray_jobs.flows.search.worker import Answer, Message, TrialTask, TrialWorker
 from ray_jobs.search.settings import SearchSettings
 from ray_jobs.settings import Settings
 

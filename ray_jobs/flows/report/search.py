@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from ray_jobs.detector.bootstrap import Comparison
-from ray_jobs.flows.search_measure import Measure
-from ray_jobs.flows.search_parameters import importance_bars, parameters_section, score_axis, written
-from ray_jobs.flows.trial import State, Trial
+from ray_jobs.flows.report.search_figure import Measure
+from ray_jobs.flows.report.search_parameters import importance_bars, parameters_section, score_axis, written
+from ray_jobs.flows.search.trial import State, Trial
 from ray_jobs.report.charts import Axis, Line, line_chart, scatter
 from ray_jobs.report.importance import importance
 from ray_jobs.report.page import (

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.errors import ClusterError
-from ray_jobs.flows.search_journal import Event, SearchJournal, SearchState, TrialRecord
-from ray_jobs.flows.trial_slots import Slot, SlotBroke, hear
-from ray_jobs.flows.trial_worker import Message, TrialTask
+from ray_jobs.flows.search.journal import Event, SearchJournal, SearchState, TrialRecord
+from ray_jobs.flows.search.slots import Slot, SlotBroke, hear
+from ray_jobs.flows.search.worker import Message, TrialTask
 from ray_jobs.search.schedulers import Order
 
 _TICK_S = 0.5

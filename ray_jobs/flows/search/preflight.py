@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_jobs.errors import BadInput, ClusterError
-from ray_jobs.flows.search_preparation import PreparedSearch
-from ray_jobs.flows.trial_slots import Slot, SlotBroke, hear
-from ray_jobs.flows.trial_worker import TrialTask
+from ray_jobs.flows.search.preparation import PreparedSearch
+from ray_jobs.flows.search.slots import Slot, SlotBroke, hear
+from ray_jobs.flows.search.worker import TrialTask
 from ray_jobs.search.settings import trial_settings
 from ray_jobs.search.space import Value
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray_jobs.errors import RunExists
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.trial_worker import SHARED_MARKER
+from ray_jobs.flows.search.worker import SHARED_MARKER
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.settings import Settings, load_config_with_defaults
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ray_jobs.errors import PlatformError
 from ray_jobs.flows.run_log import FINISH_TIMEOUT_S, flatten
-from ray_jobs.flows.search_journal import Event, SearchState, TrialRecord
-from ray_jobs.flows.search_preparation import PreparedSearch
+from ray_jobs.flows.search.journal import Event, SearchState, TrialRecord
+from ray_jobs.flows.search.preparation import PreparedSearch
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}

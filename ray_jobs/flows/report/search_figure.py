@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from ray_jobs.flows.trial import Trial
+from ray_jobs.flows.search.trial import Trial
 
 LOSSES = ("val/box_loss", "val/cls_loss", "val/dfl_loss")
 

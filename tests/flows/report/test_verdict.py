@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from ray_jobs.flows.journal import Epoch
-from ray_jobs.flows.verdict import judge, ranked_classes, trend_of
+from ray_jobs.flows.report.verdict import judge, ranked_classes, trend_of
 
 TRAINED = {"Mass": 400, "Nodule": 30}
 

@@ -3,13 +3,14 @@
 In: trials as they go. Out: values in a meter. No method blocks or raises.
 """
 
+import math
 import time
-from typing import Literal
 
 from ray_jobs import telemetry as t
+from ray_jobs.flows.search.journal import TrialRecord
+from ray_jobs.flows.search.trial import State
 
-TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
-STATES: tuple[TrialState, ...] = ("waiting", "running", "finished", "stopped", "failed")
+STATES: tuple[State, ...] = ("pending", "running", "finished", "stopped", "failed")
 
 
 class SearchMeasures:
@@ -18,7 +19,7 @@ class SearchMeasures:
     def __init__(self, run: str, began: float) -> None:
         """``run``: the search's name; ``began``: Unix time of the command's start."""
         self._meter = t.open_meter(run=run)
-        self._states: dict[str, TrialState] = {}
+        self._states: dict[str, State] = {}
         self._planned: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._best: float | None = None
@@ -31,7 +32,14 @@ class SearchMeasures:
         self._meter.set(t.RUN_STAGE, 1, stage=stage)
         self._meter.set(t.STAGE_START, time.time(), stage=stage)
 
-    def trial(self, trial: str, state: TrialState, planned_epochs: int) -> None:
+    def record(self, trial: TrialRecord, planned_epochs: int) -> None:
+        """What a search's journal says of a trial now."""
+        name = f"{trial.number:05d}"
+        self.trial(name, trial.state, planned_epochs)
+        if trial.best is not None and math.isfinite(trial.best):
+            self.result(name, len(trial.epochs), trial.best, trial.seconds)
+
+    def trial(self, trial: str, state: State, planned_epochs: int) -> None:
         """A trial is in a state; ``planned_epochs`` is what it trains if nothing stops it."""
         self._states[trial], self._planned[trial] = state, planned_epochs
         for each in STATES:

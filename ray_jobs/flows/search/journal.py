@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray_jobs.flows.trial import State, Trial, Value
+from ray_jobs.flows.search.trial import State, Trial, Value
 from ray_jobs.search.schedulers import Decision, Order, Scheduler
 from ray_jobs.search.searchers import Searcher
 

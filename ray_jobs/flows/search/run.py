@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import BadInput
-from ray_jobs.flows.best_training import train_best
-from ray_jobs.flows.preflight import preflight, preflight_tasks
-from ray_jobs.flows.search import Rules, Search
-from ray_jobs.flows.search_journal import Event, SearchJournal, SearchState, TrialRecord
-from ray_jobs.flows.search_log import SearchLog
-from ray_jobs.flows.search_preparation import PreparedSearch, Say, make_scheduler, make_searcher
-from ray_jobs.flows.search_result import best_trial, make_summary, write_best_config, write_report, write_table
-from ray_jobs.flows.search_table import SearchTable
+from ray_jobs.flows.search.best_training import train_best
+from ray_jobs.flows.search.journal import Event, SearchJournal, SearchState, TrialRecord
+from ray_jobs.flows.search.log import SearchLog
+from ray_jobs.flows.search.loop import Rules, Search
+from ray_jobs.flows.search.measures import SearchMeasures
+from ray_jobs.flows.search.preflight import preflight, preflight_tasks
+from ray_jobs.flows.search.preparation import PreparedSearch, Say, make_scheduler, make_searcher
+from ray_jobs.flows.search.result import best_trial, make_summary, write_best_config, write_report, write_table
+from ray_jobs.flows.search.slots import Slot
+from ray_jobs.flows.search.table import SearchTable
+from ray_jobs.flows.search.worker import TrainingObjective, TrialTask
 from ray_jobs.flows.summary import tracking_part
 from ray_jobs.flows.training_run import Stopped, stopped_by_signals
-from ray_jobs.flows.trial_slots import Slot
-from ray_jobs.flows.trial_worker import TrainingObjective, TrialTask
 from ray_jobs.search.schedulers import NoScheduler
 from ray_jobs.search.score import DEFAULT_GAINS, Score
 from ray_jobs.search.searchers import RandomSearcher
@@ -166,10 +167,14 @@ def _search(
             preflight(slots, preflight_tasks(prepared), wait_s)
         table = SearchTable(state, score, prepared.samples, search.budget.epochs, say, terminal)
         trials, noted = Trials(prepared, score), time.time()
+        measures = SearchMeasures(prepared.folder.name, began)
+        for trial in state.trials.values():
+            measures.record(trial, search.budget.epochs)
 
         def on_event(event: Event) -> None:
             table.on_event(event)
             log.event(event)
+            measures.record(state.trials[event["trial"]], search.budget.epochs)
             needed = {
                 trial.checkpoint[0] for trial in state.trials.values() if trial.checkpoint and trial.phase != "ended"
             }
@@ -185,8 +190,10 @@ def _search(
 
         try:
             Search(state, journal, slots, rules, trials.task, trials.score, on_event, on_tick).run()
+            measures.stage("finished")
         finally:
             table.close()
+            measures.close()
         for number in state.trials:
             trials.forget(number)  # what an earlier driver, or one that took over another's weights, left
     finally:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ray_jobs.detector.bootstrap import Comparison, Difference
-from ray_jobs.flows.search_report import Search, epochs_saved, write_search_report
-from ray_jobs.flows.trial import State, Trial
+from ray_jobs.flows.report.search import Search, epochs_saved, write_search_report
+from ray_jobs.flows.search.trial import State, Trial
 
 METRIC = "val/map50_95"
 SEARCH = Search("autumn", METRIC, "max", 10, 3600.0, {"scheduler": "asha", "fingerprint": "f" * 64})

@@ -18,8 +18,8 @@ from ray_jobs.detector.detections_file import SplitDetections
 from ray_jobs.detector.evaluation import evaluate, truth_of
 from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import JournalReader
+from ray_jobs.flows.report.run import write_run_report
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.run_report import write_run_report
 from ray_jobs.reading.decode import Detections
 from ray_jobs.settings import Settings
 

@@ -2,8 +2,8 @@
 
 import io
 
-from ray_jobs.flows.search_journal import SearchState
-from ray_jobs.flows.search_table import SearchTable
+from ray_jobs.flows.search.journal import SearchState
+from ray_jobs.flows.search.table import SearchTable
 from ray_jobs.search.schedulers import NoScheduler
 from ray_jobs.search.score import Score
 from ray_jobs.search.searchers import RandomSearcher

@@ -15,9 +15,9 @@ from ray_jobs.detector.weights import resolve_weights
 from ray_jobs.errors import BadInput, DataError
 from ray_jobs.flows.preparation import check_data, find_data, probe_storage
 from ray_jobs.flows.ray_cluster import check_batch, connect, live_nodes, prepare_environment
-from ray_jobs.flows.search_folder import SearchFolder, find_search
-from ray_jobs.flows.search_journal import SearchJournal, SearchState
-from ray_jobs.flows.trial_slots import SlotPlan, plan_slots
+from ray_jobs.flows.search.folder import SearchFolder, find_search
+from ray_jobs.flows.search.journal import SearchJournal, SearchState
+from ray_jobs.flows.search.slots import SlotPlan, plan_slots
 from ray_jobs.search.hyperband import HyperBand
 from ray_jobs.search.pbt import PopulationBasedTraining
 from ray_jobs.search.schedulers import Asha, NoScheduler, Scheduler

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ray_jobs.flows.search_journal import Event, SearchState, TrialRecord
+from ray_jobs.flows.search.journal import Event, SearchState, TrialRecord
 from ray_jobs.search.score import Score
 
 _REDRAW_S, _STATUS_S = 0.5, 60.0

@@ -14,10 +14,10 @@ from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.froc import RATES
 from ray_jobs.flows.assessment import Assessment
 from ray_jobs.flows.journal import JournalReader
-from ray_jobs.flows.mistakes_report import mistakes_section
+from ray_jobs.flows.report.mistakes import mistakes_section
+from ray_jobs.flows.report.record import cost_section, data_section, settings_section, versions
+from ray_jobs.flows.report.verdict import judge, ranked_classes
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.run_record import cost_section, data_section, settings_section, versions
-from ray_jobs.flows.verdict import judge, ranked_classes
 from ray_jobs.report.charts import Axis, Line, line_chart, span
 from ray_jobs.report.page import (
     Html,

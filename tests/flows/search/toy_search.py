@@ -18,11 +18,11 @@ from ray_jobs.detector.epoch_report import EpochReport
 from ray_jobs.detector.process import Place
 from ray_jobs.errors import TrainingError
 from ray_jobs.flows.checkpoints import fetch_checkpoint
-from ray_jobs.flows.search import Rules, Search
-from ray_jobs.flows.search_journal import SearchJournal, SearchState, TrialRecord
-from ray_jobs.flows.search_preparation import make_scheduler, make_searcher
-from ray_jobs.flows.trial_slots import Slot, SlotPlan
-from ray_jobs.flows.trial_worker import Reporter, TrialTask
+from ray_jobs.flows.search.journal import SearchJournal, SearchState, TrialRecord
+from ray_jobs.flows.search.loop import Rules, Search
+from ray_jobs.flows.search.preparation import make_scheduler, make_searcher
+from ray_jobs.flows.search.slots import Slot, SlotPlan
+from ray_jobs.flows.search.worker import Reporter, TrialTask
 from ray_jobs.search.settings import SearchSettings
 from ray_jobs.search.space import parse_space
 from ray_jobs.settings import Settings

@@ -14,7 +14,7 @@ from ray_jobs.detector.detections_file import SplitDetections
 from ray_jobs.flows.display import open_display
 from ray_jobs.flows.preparation import prepare
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.search_preparation import PreparedSearch, Say
+from ray_jobs.flows.search.preparation import PreparedSearch, Say
 from ray_jobs.flows.training_run import run_training
 from ray_jobs.settings import Settings, load_config_with_defaults
 
