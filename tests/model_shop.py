@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 from small_detector import NAMES, draw_picture
 
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.flows.preparation import check_data
 from ray_jobs.flows.promotion import Candidate, promote
 from ray_jobs.settings import Settings, load_config_with_defaults
@@ -51,7 +52,7 @@ class Shop:
         keys = [f"data={data_yaml}", f"output_dir={folder}", f"weights_dir={folder / 'weights'}", "device=cpu"]
         self.overrides = [*keys, f"tracking.uri={self.uri}"]
         self.settings: Settings = load_config_with_defaults(None, self.overrides)
-        self.report = check_data(self.settings, data_yaml)
+        self.report = check_data(self.settings, describe_data(data_yaml))
         self.registry = Registry(self.uri, name)
         self.said: list[str] = []
 

@@ -9,6 +9,7 @@ from model_shop import shapes_data
 from small_detector import small_detector
 
 from ray_jobs import promote as promote_job
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.errors import TrackingError
 from ray_jobs.flows.preparation import check_data
 from ray_jobs.flows.promotion import promote_run
@@ -26,7 +27,7 @@ def test_the_decision_waits_for_the_server(tmp_path: Path, mlflow_server: Mlflow
     keys = {"data": shapes_data(tmp_path / "data"), "output_dir": tmp_path / "runs", "device": "cpu"}
     keys |= {"tracking.uri": mlflow_server.url, "tracking.registry": "waits", "weights_dir": tmp_path / "weights"}
     settings = load_config_with_defaults(None, [f"{key}={value}" for key, value in keys.items()])
-    report = check_data(settings, Path(settings.data or ""))
+    report = check_data(settings, describe_data(settings.data or ""))
     run = RunFolder(tmp_path / "runs" / "run").claim(settings, report.fingerprint)
     for name in ("best.pt", "best.onnx"):
         shutil.copy(small_detector() / name, run.weights)
