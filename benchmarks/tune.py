@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-TRIALS, EPOCHS, PIXELS, BATCH, GRACE, FACTOR, AT_ONCE = 8, 9, 160, 8, 1, 3, 2
+TRIALS, EPOCHS, PIXELS, BATCH, GRACE, FACTOR, AT_ONCE = 8, 6, 160, 8, 1, 3, 2
 SPACE = {"lr0": (2e-4, 1e-2), "momentum": (0.8, 0.97), "translate": (0.0, 0.2), "scale": (0.1, 0.6)}
 NO_COLOUR = {"fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0}
 FIXED = {"optimizer": "AdamW", **NO_COLOUR, "close_mosaic": 0, "mosaic": 0.0, "nbs": BATCH}
@@ -103,7 +103,7 @@ def compare(repeats: int) -> dict[str, Any]:
 
     figures: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     with tempfile.TemporaryDirectory() as root:
-        data = draw_phantoms(Path(root) / "phantoms", train=96, val=32, test=8, size=192)
+        data = draw_phantoms(Path(root) / "phantoms", train=54, val=20, test=8, size=192)
         for repeat in range(repeats):
             sides = [("ours", ours), ("peer", peer)]
             for name, side in sides if repeat % 2 == 0 else reversed(sides):
