@@ -1,0 +1,49 @@
+"""The peer: plain Ultralytics training in one process, as its documentation says, with the time of what it does.
+
+    python benchmarks/plain_ultralytics.py DATA.yaml FOLDER SECONDS_SINCE_EPOCH key=value ...
+
+The last line of its output is JSON: seconds from the command to the first step and to the end, and each epoch's
+images per second without validation. ``FOLDER`` takes all that it writes, but Ultralytics keeps its label cache in the
+data set's own folder.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def main(data: str, folder: str, began: float, **arguments: object) -> None:
+    """Train once."""
+    os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_CONFIG_DIR=folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    from ultralytics import YOLO
+
+    marks: dict[str, float] = {}
+    speeds: list[float] = []
+
+    def on_batch(_trainer: object) -> None:
+        marks.setdefault("first_step", time.time() - began)
+
+    def on_epoch_start(_trainer: object) -> None:
+        marks["epoch"] = time.time()
+
+    def on_epoch_end(trainer: object) -> None:
+        images = len(trainer.train_loader.dataset)  # type: ignore[attr-defined]
+        speeds.append(images / (time.time() - marks["epoch"]))
+
+    model = YOLO("yolo12n.yaml")
+    model.add_callback("on_train_batch_start", on_batch)
+    model.add_callback("on_train_epoch_start", on_epoch_start)
+    model.add_callback("on_train_epoch_end", on_epoch_end)
+    results = model.train(data=data, project=folder, name="run", pretrained=False, verbose=False, **arguments)
+    figures = {"first_step": marks["first_step"], "total": time.time() - began, "images_per_second": speeds}
+    print(json.dumps({**figures, "map50": results.box.map50, "map50_95": results.box.map}))
+
+
+if __name__ == "__main__":
+    import yaml
+
+    pairs = (text.split("=", 1) for text in sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), **{key: yaml.safe_load(value) for key, value in pairs})
