@@ -34,6 +34,9 @@ SMALL_NODES = {
     "DRAIN_SECONDS": "5",
     "MLFLOW_WORKERS": "1",
 }
+SHORT_FINE_TUNING = {**SHORT_TRAINING, "epochs": 1, "samples": 0}
+for key in ("model_name", "pretrained", "img_size"):  # the model's own
+    del SHORT_FINE_TUNING[key]
 SHORT_SEARCH = {
     "space": {"optimizer": "AdamW", "lr0": {"loguniform": [0.001, 0.01]}},
     "budget": {"samples": 20, "epochs": 1},
@@ -61,6 +64,7 @@ def new_environment(
     data = yaml.safe_load((xrays_mini / "data.yaml").read_text()) | {"path": f"/app/datasets/{xrays_mini.name}"}
     (config / "data.yaml").write_text(yaml.safe_dump(data))
     (config / "config.yaml").write_text(yaml.safe_dump(SHORT_TRAINING))
+    (config / "retrain.yaml").write_text(yaml.safe_dump(SHORT_FINE_TUNING))
     (config / "tune.yaml").write_text(yaml.safe_dump(SHORT_SEARCH))
     for path in (config, *config.iterdir()):
         path.chmod(0o755)  # read by another user in the containers

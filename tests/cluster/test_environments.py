@@ -118,7 +118,7 @@ def test_the_series_are_in_prometheus(outside: Outside) -> None:
     assert asked == {("object-store", "1"), ("mlflow", "1")}
     # Gone from Ray's own page when the run ends; Prometheus has kept them.
     training = 'count(last_over_time({__name__=~"ray_train_.*"}[15m]))'
-    ours = "max by (run) (last_over_time(ray_xray_epoch[15m])) == 2"
+    ours = "max by (run) (last_over_time(ray_xray_epoch[15m])) == 3"
     assert wait_for("the epochs of the training", lambda: outside.prometheus(ours), timeout=60)
     assert wait_for("the figures of the training", lambda: outside.prometheus(training), timeout=60)
 
@@ -218,32 +218,35 @@ def copied(environment: Environment, folder: str) -> dict[str, Counter[str]]:
 
 @pytest.mark.usefixtures("trained")
 def test_retraining_with_x_rays_from_a_bucket(training: Environment, outside: Outside, stored_xrays: list[str]) -> None:
-    """Profile `retrain`. Each container has a disk of its own for copies, as the hosts of a larger cluster have."""
-    place = "--data s3://xray-ray/datasets/mini/data.yaml storage.data_cache=/tmp/xrays"
-    training.variables["TRAIN_ARGS"] = f"epochs=1 samples=0 {place}"
+    """Profile `retrain`. The nodes of one host share one copy, made by one of them."""
+    training.variables["RETRAIN_MODEL"] = "models:/xray-detector@challenger"
+    training.variables["RETRAIN_ARGS"] = "--data s3://xray-ray/datasets/mini/data.yaml"
     log = run_job(training, "retrain")
-    assert "ray_jobs.retrain is not there yet" in log
-    arrived = copied(training, "/tmp/xrays")
-    assert len(arrived) == 3
-    assert all(names == Counter(stored_xrays) for names in arrived.values())
-    runs = outside.finished_runs()
-    assert len(runs) == 2
-    # The same X-rays from the mounted folder and from the bucket are the same data set.
-    assert len({each["dataset"]["digest"] for run in runs for each in run["inputs"]["dataset_inputs"]}) == 1
+    assert "fine-tuning xray-detector" in log
+    assert "promotion: " in log  # a detector that finds nothing becomes nobody's champion
+    assert f"copying {len(stored_xrays)} of {len(stored_xrays)} files" in log
+    assert all(names == Counter(stored_xrays) for names in copied(training, "/data-cache").values())
+    assert len(outside.finished_runs()) == 2
 
 
 def test_the_benchmark_logs_figures_and_no_files(
-    training: Environment, outside: Outside, stored_xrays: list[str]
+    training: Environment, trained: SimpleNamespace, outside: Outside, stored_xrays: list[str]
 ) -> None:
-    """Profile `benchmark`. The nodes of one host share one copy, made by one of them."""
+    """Profile `benchmark`. Each container has a disk of its own for copies, as the hosts of a larger cluster have."""
     before = {run["info"]["run_id"] for run in outside.finished_runs()}
-    training.variables["BENCHMARK_ARGS"] = "epochs=1 samples=0 --data s3://xray-ray/datasets/mini/data.yaml"
+    place = "--data s3://xray-ray/datasets/mini/data.yaml storage.data_cache=/tmp/xrays"
+    training.variables["BENCHMARK_ARGS"] = f"epochs=1 samples=0 {place}"
     log = run_job(training, "benchmark")
     [run] = [run for run in outside.finished_runs() if run["info"]["run_id"] not in before]
     assert outside.artifacts(run) == set()
     assert {"train/box_loss", "test/map50"} <= {metric["key"] for metric in run["data"]["metrics"]}
-    assert f"copying {len(stored_xrays)} of {len(stored_xrays)} files" in log
-    assert all(names == Counter(stored_xrays) for names in copied(training, "/data-cache").values())
+    arrived = copied(training, "/tmp/xrays")
+    assert len(arrived) == 3
+    assert all(names == Counter(stored_xrays) for names in arrived.values())
+    # The same X-rays from the mounted folder and from the bucket are the same data set.
+    assert (
+        len({each["dataset"]["digest"] for one in (run, trained.run) for each in one["inputs"]["dataset_inputs"]}) == 1
+    )
 
 
 @pytest.mark.usefixtures("trained")
