@@ -236,7 +236,7 @@ def test_the_benchmark_logs_figures_and_no_files(
     before = {run["info"]["run_id"] for run in outside.finished_runs()}
     place = "--data s3://xray-ray/datasets/mini/data.yaml storage.data_cache=/tmp/xrays"
     training.variables["BENCHMARK_ARGS"] = f"epochs=1 samples=0 {place}"
-    log = run_job(training, "benchmark")
+    run_job(training, "benchmark")
     [run] = [run for run in outside.finished_runs() if run["info"]["run_id"] not in before]
     assert outside.artifacts(run) == set()
     assert {"train/box_loss", "test/map50"} <= {metric["key"] for metric in run["data"]["metrics"]}
