@@ -17,10 +17,12 @@ from small_detector import draw_picture, small_detector
 MOST_MB = 1000  # of a process that reads 72 million pixels of 16 bits; Python and its libraries alone take 200
 
 READ = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from ray_jobs.predict import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+# Not getrusage: what it calls the peak begins with the memory of the process that started this one.
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024, file=sys.stderr)
 sys.exit(code)
 """
 

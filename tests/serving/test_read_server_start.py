@@ -1,8 +1,10 @@
 """What can be wrong at the start is told in one line, before anything runs."""
 
+import os
 import shutil
 import socket
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from small_detector import small_detector
@@ -12,11 +14,6 @@ from ray_jobs.read_server import main
 from ray_jobs.tracking.client import connect
 
 
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XRAY_READ_TOKEN", "a token that nobody guesses")
-
-
 @pytest.fixture
 def registry(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
@@ -24,17 +21,16 @@ def registry(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPat
     connect(uri).create_registered_model("known")
 
 
-def refusal(*arguments: str) -> str:
-    with pytest.raises(BadInput) as error:
+def refusal(*arguments: str, token: str = "a token that nobody guesses") -> str:
+    with mock.patch.dict(os.environ, XRAY_READ_TOKEN=token), pytest.raises(BadInput) as error:
         main(arguments)
     assert error.value.exit_code == 2
     return str(error.value)
 
 
 @pytest.mark.parametrize("token", ["", "short"])
-def test_no_token(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
-    monkeypatch.setenv("XRAY_READ_TOKEN", token)
-    assert "XRAY_READ_TOKEN: must be set" in refusal("--model", "best.onnx")
+def test_no_token(token: str) -> None:
+    assert "XRAY_READ_TOKEN: must be set" in refusal("--model", "best.onnx", token=token)
 
 
 @pytest.mark.usefixtures("registry")

@@ -224,7 +224,7 @@ def test_no_tracking_is_a_twin_of_tracking(tmp_path: Path) -> None:
     tracker = open_tracker(tmp_path / "run-1", "run-1", uri="none")
     assert isinstance(tracker, NullTracker)
     public = [name for name, _ in inspect.getmembers(NullTracker, inspect.isfunction) if not name.startswith("_")]
-    assert len(public) == 8
+    assert len(public) == 9
     for name in public:
         assert inspect.signature(getattr(NullTracker, name)) == inspect.signature(getattr(Tracker, name)), name
     tracker.log_metrics({"a": 1.0}, 0)
