@@ -16,7 +16,7 @@ from small_detector import draw_picture, small_detector
 
 MOST_MB = 1000  # of a process that reads 72 million pixels of 16 bits; Python and its libraries alone take 200
 
-READ = """
+READ = r"""
 import re, sys
 from pathlib import Path
 from ray_jobs.predict import main

@@ -226,7 +226,8 @@ def test_no_tracking_is_a_twin_of_tracking(tmp_path: Path) -> None:
     public = [name for name, _ in inspect.getmembers(NullTracker, inspect.isfunction) if not name.startswith("_")]
     assert len(public) == 9
     for name in public:
-        assert inspect.signature(getattr(NullTracker, name)) == inspect.signature(getattr(Tracker, name)), name
+        null, real = (inspect.signature(getattr(kind, name)) for kind in (NullTracker, Tracker))
+        assert null.parameters == real.parameters, name
     tracker.log_metrics({"a": 1.0}, 0)
     assert tracker.finish().run_id is None
     assert list(tmp_path.iterdir()) == []
