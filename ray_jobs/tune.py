@@ -48,7 +48,7 @@ def _settings_and_folder(options: argparse.Namespace) -> tuple[Settings, SearchS
             raise SettingsError("--resume goes on with the search's own settings; leave out --data and --run-name")
         base = load_config_with_defaults(options.config, training)
         folder = find_search(options.resume, Path(base.output_dir))
-        settings = load_config_with_defaults(folder.settings, training)
+        settings = load_config_with_defaults(folder.settings, training).with_absolute_paths()
         search, space = load_search_settings(options.tune or folder.search_settings, searching, settings)
         return settings, search, space, folder
     if not options.tune:
