@@ -73,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "summary.json",
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="training settings; without it, defaults")
-    parser.add_argument("--data", type=Path, metavar="YAML", help="data.yaml in the Ultralytics format")
+    parser.add_argument("--data", metavar="YAML", help="data.yaml in the Ultralytics format, a file or s3://bucket/...")
     parser.add_argument("--tune", type=Path, metavar="YAML", help="search space and rules: config/tune.yaml")
     parser.add_argument("--num-samples", type=int, metavar="N", help="trials (tune.budget.samples)")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (tune.max_concurrent)")
