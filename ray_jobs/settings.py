@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -94,6 +94,9 @@ class Section(BaseModel):
     """A group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class DataCheckSettings(Section):
@@ -242,17 +245,23 @@ class Settings(TrainingArguments):
         """The same settings, usable from any folder."""
         keys = ("data", "yolo_data_dir", "output_dir", "weights_dir", "pretrained")
         paths = {key: value for key in keys if isinstance(value := getattr(self, key), str)}
-        cache = self.storage.data_cache
-        storage = self.storage.model_copy(update={"data_cache": _absolute(cache)}) if cache else self.storage
-        return self.model_copy(update={key: _absolute(path) for key, path in paths.items()} | {"storage": storage})
+        places = {
+            "storage": _with_absolute(self.storage, "url", "data_cache"),
+            "retrain": _with_absolute(self.retrain, "replay_data"),
+        }
+        return self.model_copy(update={key: _absolute(path) for key, path in paths.items()} | places)
 
     def save(self, path: Path) -> None:
         """Write the settings so that the run can be repeated from this file alone."""
         path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
 
 
+def _with_absolute(section: SectionT, *keys: str) -> SectionT:
+    return section.model_copy(update={key: _absolute(path) for key in keys if (path := getattr(section, key))})
+
+
 def _absolute(path: str) -> str:
-    return path if path.startswith("s3://") else str(Path(path).expanduser().resolve())
+    return path if "://" in path else str(Path(path).expanduser().resolve())
 
 
 def load_config_with_defaults(

@@ -52,7 +52,7 @@ def _settings_and_run(options: argparse.Namespace) -> tuple[Settings, RunFolder]
             raise SettingsError(f"--resume goes on with the run's own settings; leave out {named}")
         base = load_config_with_defaults(options.config, options.overrides)
         run = find_run(options.resume, Path(base.output_dir))
-        return load_config_with_defaults(run.settings, options.overrides), run
+        return load_config_with_defaults(run.settings, options.overrides).with_absolute_paths(), run
     flags = {"data": options.data, "tracking.experiment": options.experiment, "run_name": options.run_name}
     overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in flags.items() if value)]
     settings = load_config_with_defaults(options.config, overrides).with_absolute_paths()

@@ -48,7 +48,7 @@ def _settings_and_folder(options: argparse.Namespace) -> tuple[Settings, SearchS
             raise SettingsError("--resume goes on with the search's own settings; leave out --data and --run-name")
         base = load_config_with_defaults(options.config, training)
         folder = find_search(options.resume, Path(base.output_dir))
-        settings = load_config_with_defaults(folder.settings, training)
+        settings = load_config_with_defaults(folder.settings, training).with_absolute_paths()
         search, space = load_search_settings(options.tune or folder.search_settings, searching, settings)
         return settings, search, space, folder
     if not options.tune:
@@ -73,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "summary.json",
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="training settings; without it, defaults")
-    parser.add_argument("--data", type=Path, metavar="YAML", help="data.yaml in the Ultralytics format")
+    parser.add_argument("--data", metavar="YAML", help="data.yaml in the Ultralytics format, a file or s3://bucket/...")
     parser.add_argument("--tune", type=Path, metavar="YAML", help="search space and rules: config/tune.yaml")
     parser.add_argument("--num-samples", type=int, metavar="N", help="trials (tune.budget.samples)")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (tune.max_concurrent)")

@@ -7,6 +7,7 @@ import pytest
 from ray_jobs.errors import SettingsError
 from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.training_arguments import REFUSED, TrainingArguments
+from ray_jobs.yaml_source import read_yaml
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 
@@ -19,6 +20,16 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_shipped_config_states_the_defaults() -> None:
     assert load_config_with_defaults(CONFIG / "config.yaml") == Settings()
+
+
+def test_the_shipped_config_names_every_key() -> None:
+    """Comments beside them say what they mean."""
+
+    def keys(values: dict, prefix: str = "") -> set[str]:
+        inner = [keys(value, f"{prefix}{key}.") for key, value in values.items() if isinstance(value, dict)]
+        return {f"{prefix}{key}" for key in values}.union(*inner)
+
+    assert keys(read_yaml(CONFIG / "config.yaml").values) == keys(Settings().as_dict())
 
 
 def test_the_flat_keys_of_the_first_system_are_read(tmp_path: Path) -> None:
@@ -150,10 +161,15 @@ def test_every_training_argument_of_ultralytics_is_known_here() -> None:
 
 
 def test_a_bucket_is_no_path_and_the_place_of_copies_makes_no_other_model(tmp_path: Path) -> None:
-    settings = load_config_with_defaults(None, ["data=s3://xrays/chest/data.yaml", "storage.data_cache=copies"])
+    places = ["storage.data_cache=copies", "storage.url=stored", "retrain.replay_data=old/data.yaml"]
+    settings = load_config_with_defaults(None, ["data=s3://xrays/chest/data.yaml", *places])
     absolute = settings.with_absolute_paths()
     assert absolute.data == "s3://xrays/chest/data.yaml"
     assert absolute.storage.data_cache == str(Path("copies").resolve())
+    assert absolute.storage.url == str(Path("stored").resolve())
+    assert absolute.retrain.replay_data == str(Path("old/data.yaml").resolve())
+    assert load_config_with_defaults(None, ["storage.url=s3://x/y"]).with_absolute_paths().storage.url == "s3://x/y"
+    assert Settings().with_absolute_paths().storage.url is None
     absolute.save(tmp_path / "settings.yaml")
     elsewhere = load_config_with_defaults(tmp_path / "settings.yaml", [f"storage.data_cache={tmp_path}"])
     assert absolute.differences(elsewhere) == []

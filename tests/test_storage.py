@@ -179,6 +179,13 @@ def test_addresses(tmp_path: Path) -> None:
             open_storage(wrong, tmp_path)
 
 
+def test_an_endpoint_without_a_scheme_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for endpoint in ("minio:9000", "minio", "http://"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StorageError, match=f"AWS_ENDPOINT_URL: {endpoint}: is no address; write it with http://"):
+            S3Storage("xrays", "run").probe()
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written to"):

@@ -101,6 +101,7 @@ def test_the_twin_has_the_same_methods() -> None:
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out_of_memory"),
         ("s3://bucket/checkpoints: put failed", "storage"),
         ("ZeroDivisionError: division by zero", "error"),
+        ("rank 1: did not answer for longer than cluster.hang_timeout_s", "hung"),
     ],
 )
 def test_restarts_have_few_causes(words: str, cause: str) -> None:

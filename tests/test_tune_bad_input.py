@@ -172,3 +172,9 @@ def test_the_default_search_is_valid_and_safe_for_x_rays() -> None:
     search, space = load_search_settings(path, (), Settings())
     assert not {"fliplr", "flipud", "hsv_h", "hsv_s", "bgr"} & {*space.domains, *space.fixed}
     assert search == SearchSettings(space=search.space), "the file's values are the defaults"
+
+
+def test_a_data_set_in_a_bucket_keeps_its_address() -> None:
+    shipped = Path(__file__).resolve().parent.parent / "config" / "tune.yaml"
+    options = tune._parse(["--data", "s3://xrays/chest/data.yaml", "--tune", str(shipped)])
+    assert tune._settings_and_folder(options)[0].data == "s3://xrays/chest/data.yaml"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.dataset.local_copy import bring_here
+from ray_jobs.dataset.local_copy import Origin, bring_here
 from ray_jobs.dataset.pixel_cache import private_cache_folder
 from ray_jobs.errors import (
     DamagedCheckpoint,
@@ -91,7 +91,7 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
     )
     _check_shared(task.storage)
     if task.index.origin:
-        bring_here(task.index.origin)
+        _bring_data(task.index.origin)
         barrier()  # other nodes may copy for hours; where training waits, it does so for half an hour only
     work_dir = scratch_folder("worker")
     try:
@@ -173,6 +173,22 @@ def _raise_beside_training(error: Exception) -> None:
 
     runner = get_train_context().execution_context.training_thread_runner
     runner.get_exception_queue().put(construct_user_exception_with_traceback(error))
+
+
+class NoDataHere(Exception):
+    """This node cannot have a copy of the data set, in a run that others can go on with."""
+
+
+def _bring_data(origin: Origin) -> None:
+    """As ``bring_here``; once the run has a checkpoint, what fails costs a restart and not the run."""
+    import ray.train
+
+    try:
+        bring_here(origin)
+    except PlatformError as error:
+        if ray.train.get_checkpoint() is None:
+            raise
+        raise NoDataHere(str(error)) from None
 
 
 def _check_shared(storage: Storage) -> None:

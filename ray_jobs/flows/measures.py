@@ -18,7 +18,7 @@ from ray_jobs.flows.progress import ProgressSender, Word
 from ray_jobs.tracking.null_tracker import TrackingFigures
 
 RunStage = Literal["start", "train", "assess", "log", "search", "finished", "failed", "stopped"]
-Cause = Literal["node_lost", "out_of_memory", "worker_died", "storage", "error"]
+Cause = Literal["node_lost", "out_of_memory", "hung", "worker_died", "storage", "error"]
 
 _OF_AN_EPOCH = {
     t.VALIDATION_SECONDS: "val_seconds",
@@ -31,17 +31,28 @@ _OF_AN_EPOCH = {
 }
 
 CAUSES: dict[Cause, tuple[str, ...]] = {
-    "out_of_memory": ("out of memory", "outofmemory", "out_of_memory", "low on memory"),
-    "node_lost": ("node died", "node is dead", "nodediederror", "node failure", "node was terminated", "preempt"),
+    "out_of_memory": ("ran out of memory", "cuda out of memory", "outofmemory", "out_of_memory", "low on memory"),
+    "node_lost": (
+        "its node was lost",
+        "node died",
+        "node is dead",
+        "nodediederror",
+        "node failure",
+        "node was terminated",
+        "preempt",
+    ),
+    "hung": ("did not answer for longer", "stands still"),
     "storage": ("storage", "s3", "bucket", "checkpoint"),
     "worker_died": ("died", "killed", "unavailable", "sigkill", "exit", "lost"),
     "error": (),
 }
-"""Why workers were started again, and the words by which a cause is known, the surest first."""
+"""Why workers were started again, and the words by which a cause is known, the surest first.
+
+They are those of ``controller_lines.describe``, and Ray's and PyTorch's own."""
 
 
 def cause_of(words: str) -> Cause:
-    """The cause that fits Ray's words for a failure best."""
+    """The cause that fits the words for a failure best."""
     words = words.lower()
     return next((cause for cause, signs in CAUSES.items() if any(sign in words for sign in signs)), "error")
 
@@ -166,7 +177,7 @@ class RunMeasures:
             self._meter.set(t.BEST_MAP50_95, best.metrics.get("val/map50_95", 0.0))
 
     def restarted(self, words: str) -> None:
-        """The workers were lost or failed, with Ray's words for it, and are started again."""
+        """The workers were lost or failed, with the journal's words for it, and are started again."""
         self._meter.add(t.RESTARTS, cause=cause_of(words))
 
     def tracking(self, figures: Callable[[], TrackingFigures]) -> None:

@@ -20,11 +20,14 @@ from typing import Any
 
 from ray_jobs.errors import PlatformError, RunExists
 from ray_jobs.flows.checkpoints import EXPERIMENT
-from ray_jobs.storage import Storage
+from ray_jobs.storage import Storage, in_a_hurry
 
 OWNER = "owner.json"  # names the run that a place in storage belongs to, and the driver that works on it
 HEARTBEAT_S = 4.0
 SETTLE_S = 1.5  # what two writers may lie apart for each to see the other
+RELEASE_S = (
+    3.0  # a driver that ends does not wait longer for a store that is away; the next one waits for the heartbeat
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,16 @@ class Lease:
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Let another driver have it at once."""
+        """Let another driver have it at once. Ends within ``RELEASE_S`` seconds, whatever the store does."""
         if not self._released.is_set():
             self._released.set()
             if self.lost_to is None:
-                _quietly(lambda: _write(self._storage, {"run": self._mine["run"]}))
+                give_up = threading.Thread(target=self._give_up, name="release", daemon=True)
+                give_up.start()
+                give_up.join(RELEASE_S)
+
+    def _give_up(self) -> None:
+        _quietly(lambda: _write(in_a_hurry(self._storage, RELEASE_S), {"run": self._mine["run"]}))
 
     def _beats_on(self, other: dict[str, Any]) -> bool:
         deadline = time.monotonic() + 2.5 * self._pace.heartbeat_s

@@ -157,6 +157,11 @@ def wanted_workers(settings: Settings) -> tuple[int, int] | None:
 def check_batch(batch_size: int | float, low: int, high: int) -> None:
     """Raise ``BadInput`` where the global batch cannot be shared evenly by ``low`` to ``high`` workers."""
     if isinstance(batch_size, float):
+        if low != high:
+            raise BadInput(
+                f"batch_size: {batch_size} is a share of GPU memory, so the global batch would depend on which of "
+                f"cluster.num_workers [{low}, {high}] there are; give a number of images, or one number of workers"
+            )
         return
     uneven = [count for count in range(low, high + 1) if batch_size % count]
     if low == high and uneven:

@@ -78,12 +78,14 @@ def _driving(prepared: Prepared) -> Iterator[Lease | None]:
 
 
 def _run_logged(prepared: Prepared, lease: Lease | None, watch: Watch, began: float) -> dict[str, Any]:
-    log = RunLog(prepared)
+    log: RunLog | None = None
     try:
+        log = RunLog(prepared)
         return _run_stages(prepared, log, lease, watch, began)
     except BaseException as error:
         watch.failed(error, isinstance(error, Stopped))
-        log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
+        if log:
+            log.stop("KILLED" if isinstance(error, Stopped) else "FAILED", error)
         raise
 
 
@@ -127,24 +129,26 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -
         if lease and lease.lost_to:
             raise RunExists(f"{prepared.storage.url}: {lease.lost_to} has taken over this run; this driver stops")
 
-    while True:
-        result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
-        for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
-            watch_store.heard()
-            watch.epoch(epoch)
-            log.epoch(epoch)
-        trained = result.get()
-        if not reader.epochs:
-            raise TrainingError("training ended without a single epoch")
-        try:
-            _bring_home(prepared, trained.checkpoint)
-        except DamagedCheckpoint as error:
-            say(f"damaged checkpoint: {error}; the one before it is used")
-            log.fault(str(error))
-            repair_list(prepared.storage, drop_latest=True)
-            continue
+    try:
+        while True:
+            result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
+            for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
+                watch_store.heard()
+                watch.epoch(epoch)
+                log.epoch(epoch)
+            trained = result.get()
+            if not reader.epochs:
+                raise TrainingError("training ended without a single epoch")
+            try:
+                _bring_home(prepared, trained.checkpoint)
+            except DamagedCheckpoint as error:
+                say(f"damaged checkpoint: {error}; the one before it is used")
+                log.fault(str(error))
+                repair_list(prepared.storage, drop_latest=True)
+                continue
+            return reader
+    finally:
         watch_store.stop()
-        return reader
 
 
 def _bring_home(prepared: Prepared, checkpoint: str) -> None:

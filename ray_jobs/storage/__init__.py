@@ -5,6 +5,7 @@ verified by size and SHA-256: an upload that was not verified did not happen. Ob
 each, so that nothing half-sent stays behind in the bucket.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ __all__ = [
     "Patience",
     "S3Storage",
     "Storage",
+    "in_a_hurry",
     "open_storage",
     "room_for",
     "scratch_folder",
@@ -42,3 +44,8 @@ def open_storage(url: str | None, default: Path, patience: Patience | None = Non
     if parts.scheme in ("", "file"):
         return FolderStorage(Path(parts.path or url).expanduser().resolve())  # workers run in folders of their own
     raise StorageError(f"storage.url: {url}: must be a folder or s3://bucket/prefix")
+
+
+def in_a_hurry(storage: Storage, seconds: float) -> Storage:
+    """The same place for a caller that waits ``seconds`` and no longer for a bucket that is away."""
+    return replace(storage, patience=Patience(seconds, seconds)) if isinstance(storage, S3Storage) else storage

@@ -59,9 +59,9 @@ class S3Storage:
 
     def probe(self) -> None:
         """Put, get, compare and delete a small object, within about ten seconds."""
-        client = _s3_client(connect_timeout=2, read_timeout=2, attempts=1)
         key, body = self._key(f".probe-{uuid.uuid4().hex}"), os.urandom(16)
         try:
+            client = _s3_client(connect_timeout=2, read_timeout=2, attempts=1)
             client.put_object(Bucket=self.bucket, Key=key, Body=body)
             intact = client.get_object(Bucket=self.bucket, Key=key)["Body"].read() == body
             client.delete_object(Bucket=self.bucket, Key=key)
@@ -212,6 +212,10 @@ class S3Storage:
             return f"storage.url: {self.url}: {words[code]}"
         if type(error).__name__ == "NoCredentialsError":
             return f"storage.url: {self.url}: no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        if isinstance(error, ValueError):
+            return (
+                f"AWS_ENDPOINT_URL: {where}: is no address; write it with http:// or https://, as in http://minio:9000"
+            )
         return f"storage.url: {self.url}: {where} cannot be used: {error}; check AWS_ENDPOINT_URL and the network"
 
 

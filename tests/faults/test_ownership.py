@@ -3,16 +3,18 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.errors import RunExists
 from ray_jobs.flows.ownership import OWNER, Lease, Pace
-from ray_jobs.storage import FolderStorage
+from ray_jobs.storage import FolderStorage, S3Storage
 from tests.faults.drive import clean_environment, wait_until
 
 PACE = Pace(heartbeat_s=1.0, settle_s=1.0)
@@ -80,3 +82,17 @@ def test_a_driver_that_was_replaced_notices(tmp_path: Path) -> None:
     assert lease.lost_to == "elsewhere, process 1"
     lease.release()
     assert json.loads((tmp_path / OWNER).read_text()) == owner
+
+
+def test_a_driver_that_ends_does_not_wait_for_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}.items():
+            monkeypatch.setenv(name, value)
+        lease = Lease(FolderStorage(tmp_path), "run", Pace(heartbeat_s=1000.0, settle_s=0.1))
+        lease._storage = S3Storage("xrays", "run")  # the store goes away, and is waited for 900 s elsewhere
+        started = time.monotonic()
+        lease.release()
+        assert time.monotonic() - started < 30

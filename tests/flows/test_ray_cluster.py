@@ -50,6 +50,7 @@ def test_unequal_nodes_have_room_for_what_was_planned(nodes: list[dict[str, floa
         (["batch_size=15", "cluster.num_workers=2"], "15 cannot be shared evenly by 2 workers; use 14 or 16"),
         (["batch_size=1", "cluster.num_workers=2"], "use 2"),
         (["batch_size=16", "cluster.num_workers=[1,3]"], "16 cannot be shared evenly by 3 workers"),
+        (["batch_size=0.6", "cluster.num_workers=[1,2]"], "0.6 is a share of GPU memory, so the global batch"),
         (["batch_size=0.5"], "share of GPU memory, but the run has no GPU"),
     ],
 )

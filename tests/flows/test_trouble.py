@@ -8,6 +8,7 @@ from ray_jobs.errors import DiskFull, StoreOutage, TrainingError
 from ray_jobs.flows.controller_lines import describe, platform_error, root_cause
 from ray_jobs.flows.hang_watch import StandStill
 from ray_jobs.flows.journal import Event, JournalReader
+from ray_jobs.flows.measures import cause_of
 from ray_jobs.flows.trouble import EventSayer, waiting_since
 from ray_jobs.settings import ClusterSettings
 
@@ -58,12 +59,21 @@ def test_causes_in_words() -> None:
 
     hung = WorkerHealthCheckTimeoutError("x")
     assert describe(1, hung) == "rank 1: did not answer for longer than cluster.hang_timeout_s"
+    assert cause_of(describe(1, hung)) == "hung"
     dead = WorkerHealthCheckFailedError("x", RuntimeError("exit type: SYSTEM_ERROR"))
     assert describe(0, dead) == "rank 0: its process died (killed, or out of memory)"
+    assert cause_of(describe(0, dead)) == "worker_died"
+    memory = WorkerHealthCheckFailedError("Task was killed due to the node running low on memory", RuntimeError("x"))
+    assert cause_of(describe(0, memory)) == "out_of_memory"
+    node = WorkerHealthCheckFailedError("The actor died because its node has died", RuntimeError("x"))
+    assert describe(0, node) == "rank 0: its node was lost"
+    assert cause_of(describe(0, node)) == "node_lost"
     other = RuntimeError("gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:23177")
     assert describe(0, other) == "rank 0: lost its connection to another rank, which died or whose node was lost"
+    assert cause_of(describe(0, other)) == "worker_died"
     still = "rank 0: no batch for 9 s (cluster.hang_timeout_s): it, or a rank that it waits for, stands still"
     assert describe(0, StandStill("no batch for 9 s (cluster.hang_timeout_s)")) == still
+    assert cause_of(still) == "hung"
     assert describe(0, ValueError("first\nlast")) == "rank 0: ValueError: last"
     assert root_cause(TrainingError("no")) == "no"
     full = DiskFull("/disk: full")
