@@ -32,7 +32,7 @@ from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.flows.summary import print_summary
 from ray_jobs.flows.training_run import run_training
 from ray_jobs.settings import Settings, load_config_with_defaults
-from ray_jobs.yaml_source import read_yaml
+from ray_jobs.yaml_source import quoted, read_yaml
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -71,15 +71,10 @@ def _mixed(settings: Settings, model: StartingModel, run: RunFolder, folder: Pat
 def _settings(options: argparse.Namespace) -> tuple[Settings, set[str]]:
     """The settings, and the top-level keys that the user gave."""
     flags = {"data": options.data, "run_name": options.run_name}
-    overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in flags.items() if value)]
+    overrides = [*options.overrides, *(f"{key}={quoted(value)}" for key, value in flags.items() if value)]
     settings = load_config_with_defaults(options.config, overrides, FINE_TUNING).with_absolute_paths()
     in_file = set(read_yaml(options.config).values) if options.config else set()
     return settings, in_file | {override.partition("=")[0].partition(".")[0].strip() for override in overrides}
-
-
-def _quoted(value: object) -> str:
-    """As YAML text: a name such as 2024 or no stays a name."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _say(line: str) -> None:

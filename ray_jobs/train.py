@@ -25,6 +25,7 @@ from ray_jobs.flows.run_folder import RunFolder, find_run
 from ray_jobs.flows.summary import print_summary
 from ray_jobs.flows.training_run import run_training
 from ray_jobs.settings import Settings, load_config_with_defaults
+from ray_jobs.yaml_source import quoted
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,15 +55,10 @@ def _settings_and_run(options: argparse.Namespace) -> tuple[Settings, RunFolder]
         run = find_run(options.resume, Path(base.output_dir))
         return load_config_with_defaults(run.settings, options.overrides).with_absolute_paths(), run
     flags = {"data": options.data, "tracking.experiment": options.experiment, "run_name": options.run_name}
-    overrides = [*options.overrides, *(f"{key}={_quoted(value)}" for key, value in flags.items() if value)]
+    overrides = [*options.overrides, *(f"{key}={quoted(value)}" for key, value in flags.items() if value)]
     settings = load_config_with_defaults(options.config, overrides).with_absolute_paths()
     name = settings.run_name or f"{settings.model_name}-{datetime.now():%Y%m%d-%H%M%S}"
     return settings, RunFolder(Path(settings.output_dir) / name)
-
-
-def _quoted(value: object) -> str:
-    """As YAML text: a name such as 2024 or no stays a name."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

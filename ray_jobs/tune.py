@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 failed while running, 2 bad input, 130 or 143 stopped by C
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,14 +25,16 @@ from ray_jobs.flows.search.run import run_best_training, run_search
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.search.space import Space
 from ray_jobs.settings import Settings, load_config_with_defaults
+from ray_jobs.yaml_source import quoted
 
 
 def main(arguments: Sequence[str]) -> int:
     """Search as told on the command line; 0 when everything is done."""
+    began = time.time()
     options = _parse(arguments)
     settings, search, space, folder = _settings_and_folder(options)
     prepared = prepare_search(settings, search, space, folder, _say)
-    summary = run_search(prepared, _say, terminal=sys.stdout.isatty())
+    summary = run_search(prepared, _say, sys.stdout.isatty(), began)
     if options.train_best:
         summary = run_best_training(prepared, summary, _say)
     _say("\n".join(result_lines(prepared, summary)))
@@ -54,7 +57,7 @@ def _settings_and_folder(options: argparse.Namespace) -> tuple[Settings, SearchS
     if not options.tune:
         raise SettingsError("which values to try is not said: give --tune, for example --tune config/tune.yaml")
     named = {"data": options.data, "run_name": options.run_name}
-    training += [f"{key}='{value}'" for key, value in named.items() if value]
+    training += [f"{key}={quoted(value)}" for key, value in named.items() if value]
     settings = load_config_with_defaults(options.config, training).with_absolute_paths()
     search, space = load_search_settings(options.tune, searching, settings)
     name = settings.run_name or f"search-{settings.model_name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -47,6 +47,11 @@ def parse_scalar(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def quoted(value: object) -> str:
+    """As YAML text: a name such as 2024 or no stays a name."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
 def read_yaml(path: Path, error: type[BadInput] = BadInput) -> YamlSource:
     """Read a YAML mapping with the line of every key.
 

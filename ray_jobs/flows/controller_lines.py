@@ -55,7 +55,7 @@ class Journal(UserCallback):
                 raise known
         causes = {rank: describe(rank, error) for rank, error in worker_exceptions.items()}
         # A rank that lost its connection says so: of interest only where nobody knows why.
-        first = [cause for rank, cause in causes.items() if not _is_collateral(worker_exceptions[rank])]
+        first = [cause for rank, cause in causes.items() if not is_collateral(worker_exceptions[rank])]
         append_line(self.path, "failure", causes=first or list(causes.values()))
 
 
@@ -98,12 +98,13 @@ def describe(rank: int, error: Exception) -> str:
         return f"rank {rank}: {text}: it, or a rank that it waits for, stands still"
     if name == "WorkerHealthCheckFailedError":
         return f"rank {rank}: its process died (killed, or out of memory)"
-    if _is_collateral(error):
+    if is_collateral(error):
         return f"rank {rank}: lost its connection to another rank, which died or whose node was lost"
     return f"rank {rank}: {root_cause(error)}"
 
 
-def _is_collateral(error: Exception) -> bool:
+def is_collateral(error: Exception | str) -> bool:
+    """Whether a rank failed only because another one did, by the words of its error."""
     text = str(error).lower()
     return any(words in text for words in ("connection closed by peer", "connection reset by peer", "nccl"))
 

@@ -32,7 +32,7 @@ from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, CheckpointReporter,
 from ray_jobs.flows.controller_lines import Journal, StateLines, append_line, platform_error, root_cause
 from ray_jobs.flows.hang_watch import HangWatch
 from ray_jobs.flows.measures import RankMeasures
-from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan
+from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan, rank_timeout_s
 from ray_jobs.flows.recovery import repair_list
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, room_for, scratch_folder
@@ -289,8 +289,7 @@ def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        # Ranks wait for each other while rank 0 waits for a store; who stands still for no reason is found otherwise.
-        torch_config=TorchConfig(timeout_s=math.ceil(cluster.hang_timeout_s + task.settings.storage.patience_s) + 1800),
+        torch_config=TorchConfig(timeout_s=rank_timeout_s(task.settings)),
         scaling_config=ScalingConfig(
             num_workers=(plan.min_workers, plan.max_workers) if elastic else plan.max_workers,
             use_gpu=plan.gpus > 0,

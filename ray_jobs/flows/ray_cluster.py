@@ -4,6 +4,7 @@ In: cluster settings. Out: a connection, and how many workers with which resourc
 """
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -40,6 +41,14 @@ class WorkerPlan:
         if self.gpus:
             kinds.append(f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''}")
         return f"{span} worker{'s' if self.max_workers > 1 else ''} with {' and '.join(kinds)} each"
+
+
+def rank_timeout_s(settings: Settings) -> int:
+    """How many seconds the ranks of one training wait for each other.
+
+    Rank 0 may wait for a store meanwhile; a rank that stands still for no reason is found otherwise.
+    """
+    return math.ceil(settings.cluster.hang_timeout_s + settings.storage.patience_s) + 1800
 
 
 def cluster_address(cluster: ClusterSettings) -> str | None:

@@ -1,7 +1,8 @@
 """After a search: train with the best settings and with the defaults, to the end, and say which is better.
 
 In: a finished search. Out: two training runs, ``<search>-best`` registered and ``<search>-defaults`` not, and their
-difference on the same test split with its interval. A run that is finished is not trained again.
+difference on the same test split with its interval. A run that is finished is not trained again; where another one
+has the name, the trial's number is added to it.
 """
 
 import json
@@ -35,23 +36,36 @@ class BestTraining:
         return {**figures, "split": split, "registry": self.best["registry"], "comparison": self.comparison.as_dict()}
 
 
-def train_best(prepared: PreparedSearch, say: Say) -> BestTraining:
-    """Train both to the end, or go on with what was begun. Raises the errors of a training run."""
-    base, name = prepared.settings, prepared.folder.name
+def train_best(prepared: PreparedSearch, trial: int, say: Say) -> BestTraining:
+    """Train both to the end, or go on with what was begun; ``trial`` is the best one's number.
+
+    Raises the errors of a training run.
+    """
+    base = prepared.settings
     best = load_config_with_defaults(prepared.folder.best_config)
     unregistered = base.tracking.model_copy(update={"registry": None})
-    defaults = base.model_copy(update={"run_name": f"{name}-defaults", "tracking": unregistered})
+    defaults = base.model_copy(update={"tracking": unregistered})
     runs = []
-    for settings in (defaults, best.model_copy(update={"run_name": f"{name}-best"})):
-        runs.append(_trained(prepared, settings, say))
+    for kind, settings in (("defaults", defaults), ("best", best)):
+        run = _run_for(prepared, settings, kind, trial)
+        runs.append(_trained(settings.model_copy(update={"run_name": run.name}), run, say))
     worse, better = (SplitDetections.load(run.detections) for run in runs)
     summaries = [json.loads(run.summary.read_text(encoding="utf-8")) for run in runs]
     comparison = better.better_than(worse, base.data_check.patient_id_pattern)
     return BestTraining(summaries[1], summaries[0], comparison)
 
 
-def _trained(prepared: PreparedSearch, settings: Settings, say: Say) -> RunFolder:
-    run = RunFolder(prepared.folder.path.parent / str(settings.run_name))
+def _run_for(prepared: PreparedSearch, settings: Settings, kind: str, trial: int) -> RunFolder:
+    """``<search>-<kind>``; where a run of other settings or data has that name, one with the trial's number."""
+    run = RunFolder(prepared.folder.path.with_name(f"{prepared.folder.name}-{kind}"))
+    if not run.exists:
+        return run
+    same_data = run.state()["fingerprint"] == prepared.report.fingerprint
+    same = same_data and not settings.differences(load_config_with_defaults(run.settings))
+    return run if same else RunFolder(run.path.with_name(f"{run.name}-{trial}"))
+
+
+def _trained(settings: Settings, run: RunFolder, say: Say) -> RunFolder:
     if run.exists and run.state()["status"] == "finished":
         say(f"{run.name} was trained before")
         return run

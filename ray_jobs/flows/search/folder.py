@@ -10,7 +10,6 @@ from typing import Any
 
 from ray_jobs.errors import RunExists
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.flows.search.worker import SHARED_MARKER
 from ray_jobs.search.settings import SearchSettings, load_search_settings
 from ray_jobs.settings import Settings, load_config_with_defaults
 
@@ -63,7 +62,6 @@ class SearchFolder(RunFolder):
             self.release()
             raise
         search.save(self.search_settings)  # how many trials and how much at a time may have changed
-        (self.path / SHARED_MARKER).touch()
         return self.state()
 
     def discard(self) -> None:

@@ -30,6 +30,7 @@ class TrialRecord:
     reason: str | None = None
     epochs: list[dict[str, float]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    tried: list[dict[str, Value]] = field(default_factory=list)  # each epoch's parameters, which a population changes
     checkpoint: tuple[int, str, int] | None = None
     decision: Decision = "continue"  # of its last epoch
     pause_at: int = 0  # the epoch after which it was told to wait
@@ -55,6 +56,11 @@ class TrialRecord:
         """The best score so far."""
         return max(self.scores, default=None)
 
+    @property
+    def best_parameters(self) -> dict[str, Value]:
+        """What it trained with when it had its best score; before the first, what it has now."""
+        return self.tried[self.scores.index(max(self.scores))] if self.scores else self.parameters
+
 
 class SearchState:
     """All trials. ``apply`` is the only way in which anything changes, live and when a journal is read again."""
@@ -74,10 +80,12 @@ class SearchState:
                 self.searcher.restore(event["trial"], event["parameters"])
             return
         trial = self.trials[event["trial"]]
-        trial.heard = event["time"]
         getattr(self, f"_{kind}")(trial, event)
+        trial.heard = event["time"]
 
     def _started(self, trial: TrialRecord, event: Event) -> None:
+        if trial.since:  # its driver died; what came after its last word was lost with that
+            trial.seconds += max(trial.heard - trial.since, 0.0)
         trial.phase = trial.state = "running"
         trial.since, trial.node = event["time"], event.get("node", "")
 
@@ -91,6 +99,7 @@ class SearchState:
         else:
             trial.epochs.append(metrics)
             trial.scores.append(event["score"])
+            trial.tried.append(trial.parameters)
             trial.decision = self.scheduler.on_epoch(trial.number, number, event["score"])
             trial.pause_at = number if trial.decision == "pause" else 0
         if "gpu_memory_gb" in metrics:
@@ -140,7 +149,7 @@ class SearchState:
         return [
             Trial(
                 number=trial.number,
-                parameters={**fixed, **trial.parameters},
+                parameters={**fixed, **trial.best_parameters},
                 state=trial.state,
                 reason=trial.reason,
                 epochs=tuple(trial.epochs),

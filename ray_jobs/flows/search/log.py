@@ -38,7 +38,7 @@ class SearchLog:
         space = {f"space.{name}": str(values) for name, values in search.pop("space").items()}
         self._tracker.log_params(space | {f"tune.{key}": value for key, value in flatten(search).items()})
         index, counts = prepared.report.index, prepared.report.as_dict()["counts"]
-        self._tracker.log_dataset(index.root.name, index.fingerprint, str(index.root), counts)
+        self._tracker.log_dataset(index.root.name, index.fingerprint, index.source, counts)
 
     def event(self, event: Event, replayed: bool = False) -> None:
         """Log what happened; the state knows of it already. An event of an earlier driver may have been logged."""

@@ -164,16 +164,11 @@ class Search:
 
     def _hear(self, slot: Slot, trial: TrialRecord, message: Message) -> None:
         if slot.leaving:  # decided before; only the end of it counts
-            if message.error:
-                slot.stop()
             slot.trial, slot.leaving = 0, False
             return
         if message.kind == "ended":
-            if message.error:
-                self._broke(slot, SlotBroke(message.error, lost=False))
-            else:
-                slot.trial = 0
-                self._end(trial, "finished", None)
+            slot.trial = 0
+            self._end(trial, "finished", None)
             return
         if message.kind == "saved":
             self._saved_at[trial.number] = time.monotonic()

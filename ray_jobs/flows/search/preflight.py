@@ -4,6 +4,7 @@ In: the search's slots. Out: nothing, or ``BadInput`` with what cannot be traine
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray_jobs.search.space import Value
 
 # What decides whether a batch can be trained at all.
 _DECISIVE = ("model_name", "img_size", "batch_size")
+_TRIES = 3  # a process that is lost each time is killed for what it does
 
 
 def preflight_tasks(prepared: PreparedSearch) -> list[TrialTask]:
@@ -35,8 +37,9 @@ def preflight_tasks(prepared: PreparedSearch) -> list[TrialTask]:
 
 def preflight(slots: list[Slot], tasks: Sequence[TrialTask], wait_s: float) -> None:
     """Run every task. Raises ``BadInput`` for those that fail, ``ClusterError`` where there is no room."""
-    waiting, problems = list(tasks), []
+    waiting, problems, trouble = list(tasks), [], ""
     running: dict[int, TrialTask] = {}
+    losses: Counter[int] = Counter()
     deadline = time.monotonic() + wait_s
     for slot in slots:
         slot.start()
@@ -47,10 +50,15 @@ def preflight(slots: list[Slot], tasks: Sequence[TrialTask], wait_s: float) -> N
                 running[task.number] = task
                 slot.begin(task)
         for slot, message in hear(slots, 0.5):
-            reason = message.reason if isinstance(message, SlotBroke) else message.error
-            if isinstance(message, SlotBroke) or reason:
-                task = running.pop(slot.trial)
-                problems.append(f"{_described(task)}: {reason}")
+            if isinstance(message, SlotBroke):
+                trouble = f" ({message.reason})"
+                lost = running.pop(slot.trial, None)  # none where the process broke before it had a task
+                if lost:
+                    losses[lost.number] += 1
+                    if message.lost and losses[lost.number] < _TRIES:
+                        waiting.insert(0, lost)
+                    else:
+                        problems.append(f"{_described(lost)}: {message.reason}")
                 slot.stop()
                 slot.start()
             elif message.kind == "ended":
@@ -62,7 +70,7 @@ def preflight(slots: list[Slot], tasks: Sequence[TrialTask], wait_s: float) -> N
             deadline = time.monotonic() + wait_s
         elif time.monotonic() > deadline:
             plan = slots[0].plan.describe()
-            raise ClusterError(f"waited {wait_s:g} s for room for {plan}; ask for less in resources")
+            raise ClusterError(f"waited {wait_s:g} s for room for {plan}{trouble}; ask for less in resources")
     if problems:
         raise BadInput(["one batch was tried before the search; it cannot be trained:", *problems])
 

@@ -127,10 +127,10 @@ def earlier_trials(search: SearchSettings, space: Space, output_dir: Path) -> li
         for event in SearchJournal(folder.journal).read():
             state.apply(event, replayed=True)
         for trial in state.trials.values():
-            parameters = {key: trial.parameters.get(key) for key in space.domains}
+            parameters = {key: trial.best_parameters.get(key) for key in space.domains}
             inside = all(space.domains[key].holds(value) for key, value in parameters.items())
             if trial.phase == "ended" and trial.state != "failed" and trial.best is not None and inside:
-                found.append((trial.parameters, trial.best))
+                found.append((trial.best_parameters, trial.best))
     return found
 
 

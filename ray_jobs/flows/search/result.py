@@ -62,7 +62,7 @@ def write_report(
     facts = {
         "scheduler": search.scheduler.name,
         "searcher": search.searcher_name,
-        "data set": str(prepared.report.index.root),
+        "data set": prepared.report.index.source,
         "fingerprint": prepared.report.fingerprint,
     }
     about = Search(prepared.folder.name, search.metric, search.mode, search.budget.epochs, seconds, facts, comparison)
@@ -93,7 +93,7 @@ def make_summary(prepared: PreparedSearch, trials: Sequence[Trial], best: Trial,
         "gpu_hours": round(sum(trial.seconds * trial.gpus for trial in trials) / 3600, 4),
         "cpu_hours": round(sum(trial.seconds * trial.cpus for trial in trials) / 3600, 4),
         "seconds": round(seconds, 1),
-        "dataset": {"path": str(prepared.report.index.root), "fingerprint": prepared.report.fingerprint},
+        "dataset": {"path": prepared.report.index.source, "fingerprint": prepared.report.fingerprint},
     }
 
 

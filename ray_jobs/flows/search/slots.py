@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_jobs.errors import BadInput
-from ray_jobs.flows.ray_cluster import WorkerPlan, workers_that_fit
+from ray_jobs.errors import BadInput, StoreOutage
+from ray_jobs.flows.ray_cluster import WorkerPlan, rank_timeout_s, workers_that_fit
 from ray_jobs.flows.search.worker import Answer, Message, TrialTask, TrialWorker
 from ray_jobs.search.settings import SearchSettings
 from ray_jobs.settings import Settings
@@ -18,12 +18,16 @@ from ray_jobs.settings import Settings
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """``count`` trials at a time, each of ``workers`` processes with ``cpus`` cores and ``gpus`` GPUs."""
+    """``count`` trials at a time, each of ``workers`` processes with ``cpus`` cores and ``gpus`` GPUs.
+
+    ``rank_timeout_s``: how long the processes of a trial wait for each other.
+    """
 
     count: int
     workers: int
     cpus: int
     gpus: float
+    rank_timeout_s: float = 1800.0
 
     def describe(self) -> str:
         """``2 trials at a time, each 1 worker with 1 CPU``."""
@@ -63,7 +67,7 @@ def plan_slots(settings: Settings, search: SearchSettings, nodes: list[dict[str,
     count = min(search.max_concurrent or search.budget.samples, room(wanted.cpus or 1))
     # The most cores that each worker can have with as many trials at a time; all of a node's would starve its driver.
     cpus = wanted.cpus or next(n for n in range(most_cpus, 0, -1) if room(n) >= count)
-    return SlotPlan(count, wanted.workers, cpus, gpus)
+    return SlotPlan(count, wanted.workers, cpus, gpus, rank_timeout_s(settings))
 
 
 @dataclass
@@ -116,7 +120,8 @@ class Slot:
             seen: Counter[str] = Counter()
             joins = []
             for rank, (actor, (node, _)) in enumerate(zip(self._actors, places, strict=True)):
-                joins.append(actor.join.remote(places[0][1], rank, seen[node], len(self._actors)))
+                who = rank, seen[node], len(self._actors)
+                joins.append(actor.join.remote(places[0][1], *who, self.plan.rank_timeout_s))
                 seen[node] += 1
             yield list(joins)
             ray.get(joins)
@@ -184,12 +189,25 @@ def hear(slots: list[Slot], timeout_s: float) -> Iterator[tuple[Slot, Message | 
         try:
             message = slot.receive(ref)
         except RayTaskError as error:
-            yield slot, SlotBroke(str(getattr(error, "cause", error)), lost=False)
+            cause = getattr(error, "cause", error)
+            yield slot, broke_by(slot, str(cause), lost=isinstance(cause, StoreOutage))
         except RayError as error:
             yield slot, SlotBroke(_cause_of_loss(error), lost=True)
         else:
-            if message:
+            if message and message.error:
+                yield slot, broke_by(slot, message.error, message.lost)
+            elif message:
                 yield slot, message
+
+
+def broke_by(slot: Slot, reason: str, lost: bool = False) -> SlotBroke:
+    """What an error that a process told of means. A rank may miss one that died before Ray says that it did."""
+    if slot.plan.workers > 1 and not lost:
+        from ray_jobs.flows.controller_lines import is_collateral
+
+        if is_collateral(reason):
+            return SlotBroke("lost its connection to another rank", lost=True)
+    return SlotBroke(reason, lost)
 
 
 def _cause_of_loss(error: BaseException) -> str:

@@ -17,8 +17,8 @@ class Trial:
 
     ``stopped`` was ended early by the scheduler, ``failed`` by an error, whose cause is ``reason``.
     ``epochs`` are the metrics of each epoch under the names of a run's journal (``val/map50_95``, ``train/box_loss``,
-    ``epoch``). ``score`` is the best value of the search's metric, None before the first epoch. ``seconds`` counts the
-    time in which the trial held its resources, over all ``restarts``.
+    ``epoch``). ``score`` is the best value of the search's metric, None before the first epoch; ``parameters`` are
+    those that it had then. ``seconds`` counts the time in which the trial held its resources, over all ``restarts``.
     """
 
     number: int

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Answer = Literal["continue", "save", "stop"]
-SHARED_MARKER = ".search"  # lies in a search's folder, so that a worker can tell whether it sees that folder
+SHARED_MARKER = ".search"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TrialTask:
 class Message:
     """What a trial says: ``epoch`` and ``saved`` wait for an answer, ``ended`` is the last.
 
-    ``error`` says why it failed; another try would end in the same way.
+    ``error`` says why it failed; another try would end in the same way, unless the trial was ``lost``.
     """
 
     kind: Literal["epoch", "saved", "ended"]
@@ -61,6 +62,7 @@ class Message:
     metrics: dict[str, float] | None = None
     checkpoint: str | None = None
     error: str | None = None
+    lost: bool = False
 
 
 class _Stopped(BaseException):
@@ -92,13 +94,14 @@ class TrialWorker:
             port = free.getsockname()[1]
         return ray.get_runtime_context().get_node_id(), f"{ray.util.get_node_ip_address()}:{port}"
 
-    def join(self, address: str, rank: int, local_rank: int, world_size: int) -> None:
-        """Become one of several ranks that train one model together."""
+    def join(self, address: str, rank: int, local_rank: int, world_size: int, timeout_s: float) -> None:
+        """Become one of several ranks that train one model together, and wait ``timeout_s`` for each other at most."""
         from torch import distributed as dist
 
         self._rank, self._local_rank, self._world_size = rank, local_rank, world_size
         backend = "gloo" if self._device == "cpu" else "nccl"
-        dist.init_process_group(backend, init_method=f"tcp://{address}", rank=rank, world_size=world_size)
+        meeting: dict[str, Any] = {"init_method": f"tcp://{address}", "timeout": timedelta(seconds=timeout_s)}
+        dist.init_process_group(backend, rank=rank, world_size=world_size, **meeting)
 
     def begin(self, task: TrialTask) -> Message:
         """Start a trial; returns its first message."""
@@ -115,22 +118,22 @@ class TrialWorker:
         self._run(task)
         message = self._messages.get()
         if message.error:
-            raise TrainingError(message.error)
+            raise StoreOutage(message.error) if message.lost else TrainingError(message.error)
 
     def _run(self, task: TrialTask) -> None:
         from ray_jobs.detector.process import Place
 
         place = Place(self._rank, self._local_rank, self._world_size, self._device, self._cpus)
         reporter = Reporter(task, place, self._messages, self._answers)
-        error = None
+        error, lost = None, False
         try:
             self._objective(task, place, reporter)
         except _Stopped:
             pass
         except BaseException as problem:  # whatever a trial ends with is that trial's result
-            error = _in_one_line(problem)
+            error, lost = _in_one_line(problem), isinstance(problem, StoreOutage)
         self._release_memory()
-        self._messages.put(Message("ended", error=error))
+        self._messages.put(Message("ended", error=error, lost=lost))
 
     def _release_memory(self) -> None:
         """Give back what the trial held: the next one, or another process on this GPU, needs it."""
@@ -252,6 +255,13 @@ def _first_images(index: DatasetIndex, count: int) -> DatasetIndex:
     """A data set of a few images; its pixels get a cache of their own."""
     splits = {split: samples[:count] for split, samples in index.splits.items()}
     return replace(index, splits=splits, fingerprint=f"first{count}-{index.fingerprint}")
+
+
+def mark_shared(storage: Storage) -> None:
+    """Leave a mark where a search keeps its checkpoints, by which every worker can tell that it sees that folder."""
+    if isinstance(storage, FolderStorage):
+        storage.root.mkdir(parents=True, exist_ok=True)
+        (storage.root / SHARED_MARKER).touch()
 
 
 def _check_shared(storage: Storage) -> None:
