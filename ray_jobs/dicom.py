@@ -38,9 +38,10 @@ def decode_dicom(data: bytes, name: str = "image") -> NDArray[np.uint8]:
     except ImportError:
         raise ImageError(f"{name}: is DICOM, for which pydicom is needed: pip install 'xray-ray[dicom]'") from None
     try:
+        _refuse_deflated(data, name)
         dataset = dcmread(io.BytesIO(data))
         _check(dataset, name)
-        stored = dataset.pixel_array
+        return _gray(dataset, dataset.pixel_array, name)
     except ImageError:
         raise
     # pydicom and its decoders raise nearly anything; their messages may quote the header, so only the kind is told.
@@ -49,10 +50,27 @@ def decode_dicom(data: bytes, name: str = "image") -> NDArray[np.uint8]:
             f"{name}: this DICOM cannot be decoded ({type(error).__name__}); "
             "if it is compressed, decompress it first, for example with dcmdjpeg or gdcmconv --raw"
         ) from None
-    if dataset.PhotometricInterpretation == "RGB":
+
+
+def _refuse_deflated(data: bytes, name: str) -> None:
+    """Refuse a file that is deflated as a whole: pydicom inflates it without bound, a thousandfold and more."""
+    from pydicom.filereader import _read_file_meta_info  # dcmread's own way, which nothing slips past
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file = io.BytesIO(data)
+    file.seek(132)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise ImageError(f"{name}: this DICOM is deflated, which is not read; inflate it first, with dcmconv +te")
+
+
+def _gray(dataset: Any, stored: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    kind = dataset.PhotometricInterpretation
+    if stored.ndim != (3 if kind == "RGB" else 2):
+        raise ImageError(f"{name}: this DICOM has {dataset.SamplesPerPixel:d} values a pixel, which is not {kind}")
+    if kind == "RGB":
         return to_gray8(stored)
     gray = _windowed(dataset, stored, name)
-    return 255 - gray if dataset.PhotometricInterpretation == "MONOCHROME1" else gray
+    return 255 - gray if kind == "MONOCHROME1" else gray
 
 
 def _check(dataset: Any, name: str) -> None:
@@ -65,7 +83,7 @@ def _check(dataset: Any, name: str) -> None:
         raise ImageError(f"{name}: {dataset.Columns} x {dataset.Rows} pixels are more than the {MAX_PIXELS:,} read")
     kind = dataset.PhotometricInterpretation
     if kind not in ("MONOCHROME1", "MONOCHROME2", "RGB"):
-        raise ImageError(f"{name}: this DICOM is {kind!r:.20}; MONOCHROME1, MONOCHROME2 and RGB are read")
+        raise ImageError(f"{name}: this DICOM is none of MONOCHROME1, MONOCHROME2 and RGB, which are read")
 
 
 def _windowed(dataset: Any, stored: NDArray[Any], name: str) -> NDArray[np.uint8]:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Read every image that is named; 0 when all could be read, 1 when some could not."""
     options = _parse(arguments)
     override = parse_override(options.threshold)
-    pictures = find_pictures(options.images)
+    pictures = find_pictures(options.images, options.out)
     file = find_detector(options.model, override)
     detector = load_here(file, len(pictures))  # tells what is wrong with it before anything is made
     folder = open_folder(options.out, pictures, file, detector) if options.out else None

@@ -24,7 +24,7 @@ from ray_jobs.errors import BadInput, PlatformError, TrackingError
 from ray_jobs.reading.thresholds import parse_override
 from ray_jobs.serving.detector import find_detector, registry_uri
 from ray_jobs.serving.folder import available_threads
-from ray_jobs.tracking.fetch import SCHEME
+from ray_jobs.tracking.registered_model import SCHEME
 
 TOKEN = "XRAY_READ_TOKEN"
 SHORTEST_TOKEN = 16
@@ -33,7 +33,7 @@ SHORTEST_TOKEN = 16
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal comes. Whatever can be wrong at the start is told before Ray is started."""
     options = _parse(arguments)
-    token = os.environ.pop(TOKEN, "")  # Ray's processes inherit the environment, and need no token
+    token = os.environ.get(TOKEN, "")
     if len(token) < SHORTEST_TOKEN:
         raise BadInput(
             f"{TOKEN}: must be set to a secret of at least {SHORTEST_TOKEN} characters: "
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     except TrackingError as error:
         raise BadInput(f"{error}; check MLFLOW_TRACKING_URI") from None
     file.load()
+    os.environ.pop(TOKEN)  # Ray's processes inherit the environment, and need no token
     _serve(options, override, token)
     return 0
 

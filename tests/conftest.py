@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # Test networks are tiny: more threads only wait for each other, for minutes where another process is busy.
@@ -71,3 +72,35 @@ def empty_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     urllib.request.urlopen(f"{s3_server}/moto-api/reset", data=b"").close()
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of one class with one box, in the middle, whose score is the mean brightness of the picture."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    box = np.array([[[32.0], [32.0], [20.0], [10.0]]], np.float32)  # x, y, width, height at 64 pixels
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["images"], ["mean4"], axes=[1, 2, 3], keepdims=1),
+            helper.make_node("Reshape", ["mean4", "shape"], ["mean"]),
+            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+            helper.make_node("Add", ["box", "nothing"], ["boxes"]),
+            helper.make_node("Concat", ["boxes", "mean"], ["output0"], axis=1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 64, 64])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 5, 1])],
+        [
+            numpy_helper.from_array(box, "box"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+            numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    helper.set_model_props(model, {"names": '{"0": "Nodule"}', "imgsz": "[64, 64]"})
+    onnx.checker.check_model(model)
+    path = tmp_path_factory.mktemp("onnx") / "best.onnx"
+    onnx.save(model, path)
+    return path

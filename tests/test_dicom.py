@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from ray_jobs.dicom import decode_xray
 from ray_jobs.pixels import ImageError
@@ -108,8 +108,12 @@ def test_plain_compression_is_read() -> None:
         (dicom(np.zeros((4, 8), np.uint8), NumberOfFrames=2, Rows=2), "2 frames"),
         (dicom(RAMP)[:-1000], "cannot be decoded"),
         (dicom(RAMP, Rows=30000, Columns=30000), "30000 x 30000 pixels"),
-        (dicom(RAMP, PhotometricInterpretation="PALETTE COLOR"), "PALETTE COLOR"),
+        (dicom(RAMP, PhotometricInterpretation="DOE"), "none of MONOCHROME1"),
         (dicom(RAMP, BitsAllocated=13), "cannot be decoded"),
+        (dicom(RAMP, VOILUTSequence=Sequence([Dataset()])), "cannot be decoded"),
+        (dicom(RAMP, ModalityLUTSequence=Sequence([Dataset()])), "cannot be decoded"),
+        (dicom(RAMP, WindowCenter=2048, WindowWidth=1234567).replace(b"1234567", b"Doe^Jan"), "cannot be decoded"),
+        (dicom(np.zeros((8, 8, 3), np.uint8), SamplesPerPixel=3, PlanarConfiguration=0), "3 values a pixel"),
         (b"\0" * 128 + b"DICM" + b"\xff" * 50, "DICOM"),
         (b"", "is empty"),
     ],
@@ -118,5 +122,18 @@ def test_what_cannot_be_read_is_told_without_the_patient(data: bytes, words: str
     with pytest.raises(ImageError, match=words) as error:
         decode_xray(data, "scan")
     assert "scan" in str(error.value)
-    assert "Doe" not in str(error.value)
+    assert "doe" not in str(error.value).lower()
     assert "12345" not in str(error.value)
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydicom import dcmread
+
+    dataset = dcmread(io.BytesIO(dicom(np.zeros((1000, 1000), np.uint16))))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file = io.BytesIO()
+    dataset.save_as(file)
+    assert len(file.getvalue()) < 10_000
+    monkeypatch.setattr("zlib.decompress", lambda *_: pytest.fail("it was inflated"))
+    with pytest.raises(ImageError, match=r"scan: this DICOM is deflated.*dcmconv"):
+        decode_xray(file.getvalue(), "scan")

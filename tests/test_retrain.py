@@ -52,9 +52,9 @@ def test_bad_input_is_refused_before_anything_is_made(shop: Shop) -> None:
     assert "the classes must be those of shapes version 1, in the same order" in said
     assert "here: Square, Disc" in said
     assert "the model: Disc, Square" in said
-    assert "no such model" in refused(shop, BadInput, model="models:/nothing@champion")
-    assert "no such model" in refused(shop, BadInput, model="models:/shapes@champion")
-    assert "no such model" in refused(shop, BadInput, model="models:/shapes/7")
+    assert "it has shapes" in refused(shop, BadInput, model="models:/nothing@champion")
+    assert "its aliases: @challenger (version 1)" in refused(shop, BadInput, model="models:/shapes@champion")
+    assert "no such alias or version" in refused(shop, BadInput, model="models:/shapes/7")
     assert "must be models:/NAME@ALIAS" in refused(shop, BadInput, model="models:/../shapes@challenger")
     assert "no such file" in refused(shop, DataError, data="nowhere.yaml")
     assert "tracking cannot be off" in refused(shop, SettingsError, "tracking.uri=none")

@@ -51,8 +51,8 @@ class Answer(_Shape):
 
 
 class Health(_Shape):
-    """``status`` is ok; ``registry`` says ok, or since when the model registry has not answered (the model in use
-    stays in use), or that the model is a file."""
+    """``status`` is ok; ``registry`` says ok, or since when the model registry has not answered or a new version cannot
+    be taken over (the model in use stays in use), or that the model is a file."""
 
     status: str
     model: ModelName

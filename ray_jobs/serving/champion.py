@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from ray_jobs.errors import PlatformError
+from ray_jobs.errors import PlatformError, TrackingError
 from ray_jobs.reading.thresholds import Override
 from ray_jobs.serving.detector import Detector, find_detector, registry_uri
-from ray_jobs.tracking.fetch import SCHEME, current_version, parse_address
+from ray_jobs.tracking.registered_model import SCHEME, find_version, parse_address
 
 _log = logging.getLogger("ray.serve")
 
@@ -36,7 +36,7 @@ class Champion:
         """Load the model. Raises the errors of ``find_detector``."""
         self._model, self._override, self._uri, self._threads = model, override, tracking_uri, threads
         self._poll_s = poll_s
-        self._silent_since: str | None = None
+        self._trouble: tuple[str, str] | None = None  # what it is, and since when
         self._stop = threading.Event()
         self.current = self._load()
 
@@ -54,23 +54,34 @@ class Champion:
         """How the registry does, for people."""
         if not self._model.startswith(SCHEME):
             return "not used: the model is a file"
-        return f"no answer since {self._silent_since}" if self._silent_since else "ok"
+        return "{} since {}".format(*self._trouble) if self._trouble else "ok"
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_s):
             try:
-                version = current_version(registry_uri(self._uri), parse_address(self._model))
-                if version != self.current.version:
-                    started = time.perf_counter()
-                    fresh = self._load()
-                    before, self.current = self.current.version, fresh
-                    seconds = time.perf_counter() - started
-                    _log.info("took over version %s from %s after %.1f s", fresh.version, before, seconds)
-                self._silent_since = None
-            except PlatformError as error:  # what is in use goes on reading; the next look may see more
-                if self._silent_since is None:
-                    _log.warning("keeping version %s: %s", self.current.version, error)
-                    self._silent_since = datetime.now(UTC).isoformat(timespec="seconds")
+                self._take_over()
+                self._trouble = None
+            # Whatever is wrong with the registry or with a new version, the one in use goes on reading and the next
+            # look may see more; a thread that ended would tell nobody, and no champion would ever take over again.
+            except Exception as error:
+                self._report(error)
+
+    def _take_over(self) -> None:
+        version = find_version(registry_uri(self._uri), parse_address(self._model)).version
+        if version == self.current.version:
+            return
+        started = time.perf_counter()
+        fresh = self._load()
+        before, self.current = self.current.version, fresh
+        _log.info("took over version %s from %s after %.1f s", fresh.version, before, time.perf_counter() - started)
+
+    def _report(self, error: Exception) -> None:
+        silent = isinstance(error, TrackingError)
+        kind = "no answer" if silent else f"what the alias points to cannot be taken over ({type(error).__name__})"
+        if self._trouble is None or self._trouble[0] != kind:
+            expected = isinstance(error, PlatformError)
+            _log.warning("keeping version %s: %s", self.current.version, error, exc_info=None if expected else error)
+            self._trouble = kind, datetime.now(UTC).isoformat(timespec="seconds")
 
     def _load(self) -> InUse:
         file = find_detector(self._model, self._override, self._uri)

@@ -19,7 +19,14 @@ from ray_jobs.reading.finding import DEFAULT_IOU, Finding, Forward, Prepared, fi
 from ray_jobs.reading.reader import Reader
 from ray_jobs.reading.thresholds import FILE, Override, check_stored, class_thresholds, load_thresholds
 from ray_jobs.tracking.addresses import resolve_uri
-from ray_jobs.tracking.fetch import SCHEME, current_version, fetch_onnx, parse_address
+from ray_jobs.tracking.registered_model import (
+    ONNX_ARTIFACT,
+    ONNX_TAG,
+    SCHEME,
+    fetch_file,
+    find_version,
+    parse_address,
+)
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,11 @@ def find_detector(model: str, override: Override = None, tracking_uri: str | Non
     Raises BadInput or WeightsError for one that is not there, TrackingError where the registry does not answer.
     """
     if model.startswith(SCHEME):
-        address, uri = parse_address(model), registry_uri(tracking_uri)
-        version = current_version(uri, address)
-        return DetectorFile(
-            f"{SCHEME}{address.name}/{version}", fetch_onnx(uri, address.name, version), True, {}, override
-        )
+        uri = registry_uri(tracking_uri)
+        version = find_version(uri, parse_address(model))
+        with tempfile.TemporaryDirectory(prefix="xray-model-") as folder:
+            path = fetch_file(uri, version, ONNX_ARTIFACT, version.tags.get(ONNX_TAG), Path(folder))
+            return DetectorFile(f"{SCHEME}{version.name}/{version.version}", path.read_bytes(), True, {}, override)
     path = Path(model).expanduser()
     if path.suffix not in (".onnx", ".pt"):
         raise WeightsError(f"{model}: expected a detector as .onnx, .pt or {SCHEME}NAME@ALIAS")

@@ -37,7 +37,8 @@ class FindingsFolder:
                 partial.write_bytes(reading.drawing)
                 partial.replace(target)
             with (self.path / LINES).open("a", encoding="utf-8") as file:
-                line = {**(reading.line or {}), "drawing": target.relative_to(self.path).as_posix()}
+                places = {"source": reading.source, "drawing": target.relative_to(self.path).as_posix()}
+                line = {**(reading.line or {}), **places}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
             raise _cannot_write(target, error) from error
@@ -52,15 +53,23 @@ def open_folder(path: Path, pictures: Sequence[Picture], file: DetectorFile, det
     about = {"model": file.name, "sha256": file.digest, "thresholds": detector.thresholds_by_class()}
     drawings = plan_drawings(pictures, path)
     done = _read_before(path, about)
-    waiting = [picture for picture in pictures if picture.shown not in done]
-    if not (path / ABOUT).is_file():
+    waiting = [picture for picture in pictures if picture.source not in done]
+    if (path / ABOUT).is_file():
+        owners = {path / drawing: source for source, drawing in done.items()}
+        targets = [drawings[picture.source] for picture in waiting]
+        problems = [
+            f"{target}: is the drawing of {owners[target]}; choose another --out"
+            for target in targets
+            if target in owners
+        ]
+    else:
         problems = [
             f"{target}: is there already; choose another --out or move it away"
             for target in [path / LINES, *drawings.values()]
             if target.exists()
         ]
-        if problems:
-            raise BadInput(problems)
+    if problems:
+        raise BadInput(problems)
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -97,10 +106,10 @@ def _free_name(name: PurePosixPath, taken: set[str]) -> PurePosixPath:
     return candidate
 
 
-def _read_before(path: Path, about: dict[str, Any]) -> set[str]:
-    """The files that an earlier, interrupted reading by the same detector has finished with."""
+def _read_before(path: Path, about: dict[str, Any]) -> dict[str, str]:
+    """The sources that an earlier, interrupted reading by the same detector has finished with, and their drawings."""
     if not (path / ABOUT).is_file():
-        return set()
+        return {}
     try:
         before = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     except ValueError:
@@ -112,20 +121,21 @@ def _read_before(path: Path, about: dict[str, Any]) -> set[str]:
         )
     lines = path / LINES
     if not lines.is_file():
-        return set()
+        return {}
     text = lines.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]
     if len(whole) < len(text):  # the line that was being written when it was interrupted
         with lines.open("r+b") as file:
             file.truncate(len(whole))
-    return set(map(_file_of, whole.splitlines()))
+    return dict(filter(None, map(_places_of, whole.splitlines())))
 
 
-def _file_of(line: bytes) -> str:
+def _places_of(line: bytes) -> tuple[str, str] | None:
     try:
-        return str(json.loads(line)["file"])
+        places = json.loads(line)
+        return str(places["source"]), str(places["drawing"])
     except (ValueError, KeyError, TypeError):
-        return ""  # damaged by something else: its picture is read again
+        return None  # damaged by something else: its picture is read again
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:

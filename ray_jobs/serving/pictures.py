@@ -32,16 +32,16 @@ class Picture:
         return read_bytes(Path(self.source))
 
 
-def find_pictures(places: Sequence[str]) -> list[Picture]:
+def find_pictures(places: Sequence[str], out: Path | None = None) -> list[Picture]:
     """Every X-ray at these places, each once, in the order of places and names.
 
-    A folder or prefix is searched for known endings; a file is taken by any name. Raises DataError with every place
-    that is not there or holds none.
+    A folder or prefix is searched for known endings, but not in ``out``, where drawings go; a file is taken by any
+    name. Raises DataError with every place that is not there or holds none.
     """
     found: dict[str, Picture] = {}
     problems = []
     for place in places:
-        pictures = _in_bucket(place) if place.startswith("s3://") else _on_disk(Path(place).expanduser())
+        pictures = _in_bucket(place) if place.startswith("s3://") else _on_disk(Path(place).expanduser(), out)
         if isinstance(pictures, str):
             problems.append(pictures)
             continue
@@ -52,17 +52,22 @@ def find_pictures(places: Sequence[str]) -> list[Picture]:
     return list(found.values())
 
 
-def _on_disk(place: Path) -> list[Picture] | str:
+def _on_disk(place: Path, out: Path | None) -> list[Picture] | str:
     if place.is_file():
         return [Picture(str(place.resolve()), PurePosixPath(place.name), str(place))]
     if not place.is_dir():
         return f"{place}: no such file or folder"
     files = sorted(path for path in place.rglob("*") if path.suffix.lower() in READ_SUFFIXES and path.is_file())
     root = place.resolve()
-    return [
+    pictures = [
         Picture(str(root / path.relative_to(place)), PurePosixPath(path.relative_to(place).as_posix()), str(path))
         for path in files
-    ] or f"{place}: holds no images ({', '.join(sorted(READ_SUFFIXES))})"
+    ]
+    if not pictures:
+        return f"{place}: holds no images ({', '.join(sorted(READ_SUFFIXES))})"
+    drawn = out.resolve() if out else None
+    kept = [picture for picture in pictures if drawn is None or not Path(picture.source).is_relative_to(drawn)]
+    return kept or f"{place}: holds no images but what lies below --out {out}; choose another --out"
 
 
 def _in_bucket(place: str) -> list[Picture] | str:

@@ -1,7 +1,7 @@
-"""From ``models:/NAME@ALIAS`` to a version of a registered model, and to the weights that it was made from.
+"""From ``models:/NAME@ALIAS`` to a version of a registered model, and to the files that it was made from.
 
-In: an address of MLflow and a model's address. Out: a ``ModelVersion`` in plain values, and ``best.pt`` on this disk,
-compared with the SHA-256 that was registered with it.
+In: an address of MLflow and a model's address. Out: a ``ModelVersion`` in plain values, and its files on this disk,
+compared with the SHA-256 that was registered with them.
 """
 
 import re
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.errors import BadInput, TrackingError, WeightsError
 from ray_jobs.storage import sha256_of
-from ray_jobs.tracking.addresses import redact
+from ray_jobs.tracking.addresses import redact, sqlite_file
 from ray_jobs.tracking.client import cause, connect, is_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SCHEME = "models:/"
 WEIGHTS_TAG = "best_pt_sha256"
 ONNX_TAG = "best_onnx_sha256"
 WEIGHTS_ARTIFACT = "weights/best.pt"
@@ -67,15 +68,33 @@ def parse_address(text: str) -> ModelAddress:
 
 
 def find_version(uri: str, address: ModelAddress) -> ModelVersion:
-    """Ask the registry. Raises ``BadInput`` where there is no such model or version, ``TrackingError`` where the server
-    fails."""
+    """Ask the registry. Raises ``BadInput`` where there is no such database, model, alias or version, ``TrackingError``
+    where the server fails."""
+    database = sqlite_file(uri)
+    if database is not None and not database.is_file():
+        raise BadInput(f"{redact(uri)}: no such database; set MLFLOW_TRACKING_URI to where the model is registered")
     client = connect(uri)
     try:
         return look_up(client, address)
     except Exception as error:
         if is_missing(error) or getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
-            raise BadInput(f"{address}: no such model at {redact(uri)}: {cause(error)}") from None
+            raise BadInput(_explain_missing(client, uri, address)) from None
         raise TrackingError(f"{address}: {redact(uri)} cannot be asked: {cause(error)}") from error
+
+
+def _explain_missing(client: "MlflowClient", uri: str, address: ModelAddress) -> str:
+    """What there is instead, as far as the registry tells."""
+    try:
+        model = client.get_registered_model(address.name)
+    except Exception as error:
+        if not is_missing(error):
+            raise TrackingError(f"{address}: {redact(uri)} cannot be asked: {cause(error)}") from error
+        # A dot is in the names that turns are taken with (``turns``), and in no model's.
+        known = [found.name for found in client.search_registered_models(max_results=20) if "." not in found.name]
+        has = f"it has {', '.join(known)}" if known else "it has none yet"
+        return f"{address}: no model of this name is registered at {redact(uri)}; {has}"
+    aliases = ", ".join(f"@{alias} (version {version})" for alias, version in sorted(model.aliases.items())) or "none"
+    return f"{address}: the model has no such alias or version; its aliases: {aliases}"
 
 
 def look_up(client: "MlflowClient", address: ModelAddress) -> ModelVersion:

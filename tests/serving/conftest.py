@@ -15,7 +15,9 @@ import httpx
 import pytest
 from small_detector import small_detector
 
+from ray_jobs.storage import sha256_of
 from ray_jobs.tracking.client import connect
+from ray_jobs.tracking.registered_model import ONNX_TAG
 from ray_jobs.tracking.registry import RegistryRequest, register_model
 
 TOKEN = "a token that nobody guesses"
@@ -38,7 +40,8 @@ class ReadServer:
         found = client.get_experiment_by_name("reader")
         experiment = found.experiment_id if found else client.create_experiment("reader", str(self.folder / "models"))
         run_id = client.create_run(experiment).info.run_id
-        request = RegistryRequest(NAME, onnx, alias="champion")
+        client.log_artifact(run_id, str(onnx), "weights")
+        request = RegistryRequest(NAME, onnx, alias="champion", tags={ONNX_TAG: sha256_of(onnx)})
         return register_model(client, run_id, request, self.folder).version
 
     def ask(self, body: bytes, kind: str = "image/png", **query: object) -> httpx.Response:

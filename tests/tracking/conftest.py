@@ -1,5 +1,4 @@
-"""A real MLflow server that can be killed, a SQLite file that is ready at once, a server that never answers, and a
-detector small enough to build in a test."""
+"""A real MLflow server that can be killed, a SQLite file that is ready at once, and a server that never answers."""
 
 import os
 import shutil
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 START_LIMIT_S = 90
@@ -141,35 +139,3 @@ def free_port() -> int:
     """A port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
-
-
-@pytest.fixture(scope="session")
-def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of one class with one box, in the middle, whose score is the mean brightness of the picture."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    box = np.array([[[32.0], [32.0], [20.0], [10.0]]], np.float32)  # x, y, width, height at 64 pixels
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["images"], ["mean4"], axes=[1, 2, 3], keepdims=1),
-            helper.make_node("Reshape", ["mean4", "shape"], ["mean"]),
-            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-            helper.make_node("Add", ["box", "nothing"], ["boxes"]),
-            helper.make_node("Concat", ["boxes", "mean"], ["output0"], axis=1),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 64, 64])],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 5, 1])],
-        [
-            numpy_helper.from_array(box, "box"),
-            numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
-            numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "shape"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    helper.set_model_props(model, {"names": '{"0": "Nodule"}', "imgsz": "[64, 64]"})
-    onnx.checker.check_model(model)
-    path = tmp_path_factory.mktemp("onnx") / "best.onnx"
-    onnx.save(model, path)
-    return path
