@@ -130,6 +130,17 @@ def test_an_image_without_a_label_file_or_with_a_problem_does_not_count(place: P
     assert place.look() == [[1, 2, 3]]
 
 
+def test_a_name_that_no_list_can_hold_does_not_stop_the_watch(place: Place) -> None:
+    place.drop(1, 2, 3, 4)
+    for kind, suffix in (("images", "png"), ("labels", "txt")):
+        (place.folder / kind / f"4.{suffix}").rename(place.folder / kind / f"b\udcffd.{suffix}")
+    assert place.look() == [[1, 2, 3]]
+    assert place.watcher.problem is None
+    (said,) = place.watcher.seen.unsound
+    assert "its name is not UTF-8" in said
+    said.encode()
+
+
 def test_the_same_picture_under_two_names_counts_once(place: Place) -> None:
     place.drop(1, 2)
     for kind, suffix in (("images", "png"), ("labels", "txt")):
@@ -238,6 +249,7 @@ def test_a_request_begins_a_cycle_with_what_is_there(place: Place) -> None:
     assert place.watcher.withdraw(waiting.id)
     place.cluster.end(place.options.runs, "refused")
     assert place.look() == [[1]]  # what was withdrawn does not come back
+    assert not place.watcher.withdraw(waiting.id)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +294,20 @@ def test_the_settings_that_come_with_the_project_are_valid() -> None:
     options = read_options(Path(__file__).parents[2] / "config" / "trigger.yaml")
     assert options.host == "127.0.0.1"
     assert not options.watch.enabled
+
+
+def test_a_service_that_dies_while_an_order_is_withdrawn_does_not_start_it(place: Place) -> None:
+    place.drop(1)
+    assert place.watcher.begin(FinetuneRequest())
+    place.drop(2)
+    waiting = place.watcher.begin(FinetuneRequest(queue=True))
+    assert waiting
+    place.ledger.close(waiting, "failed")  # the first of its two steps
+    place.restart()
+    place.cluster.end(place.options.runs, "promoted")
+    place.watcher.look()
+    assert waiting.id not in place.cluster.jobs
+    assert place.desk.waiting() == []
 
 
 @pytest.mark.parametrize("token", ["", "short"])
