@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ray_jobs.settings import load_config_with_defaults
 from ray_jobs.storage import FolderStorage, open_storage
 from ray_jobs.tracking.addresses import TRACKING_OFF, resolve_uri
 from ray_jobs.tracking.client import probe
@@ -60,12 +59,10 @@ class HealthCheck:
         return "answers"
 
     def _mlflow(self) -> str:
-        training = self._options.training
-        settings = load_config_with_defaults(training.config if training.config and training.config.is_file() else None)
-        uri = training.settings.get("tracking.uri") or settings.tracking.uri
+        uri = self._options.training.read_settings().tracking.uri
         if uri in TRACKING_OFF:
             return "off"
-        probe(resolve_uri(str(uri) if uri else None, self._options.runs))
+        probe(resolve_uri(uri, self._options.runs))
         return "answers"
 
     def _storage(self) -> str:

@@ -20,6 +20,7 @@ from ray_jobs.triggering.messages import FinetuneRequest
 from ray_jobs.triggering.options import JobOptions, TriggerOptions, WatchOptions, read_options, read_token
 from ray_jobs.triggering.queue import Desk, JobRuns
 from ray_jobs.triggering.ray_jobs_api import Order, Submitted
+from ray_jobs.triggering.service import without_secrets
 from ray_jobs.triggering.watcher import Watcher, due
 
 NOW = datetime(2030, 1, 2, 12, 0, tzinfo=UTC)
@@ -288,6 +289,24 @@ def test_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     ):
         assert part in said
     assert len(caught.value.problems) == 5
+
+
+def test_settings_that_a_job_would_refuse_are_refused_at_the_start_without_the_password(tmp_path: Path) -> None:
+    (tmp_path / "trigger.yaml").write_text(
+        "training: {data: a, settings: {tracking.uri: 'http://ann:hunter2@server'}}\n"
+        "finetune: {data: b, settings: {epochs: 0, tracking.alias: champion}}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        read_options(tmp_path / "trigger.yaml")
+    said = str(caught.value)
+    assert "trigger.yaml: training.settings: tracking.uri: must hold no password" in said
+    assert "trigger.yaml: finetune.settings: epochs: must be at least 1, got 0" in said
+    assert "hunter2" not in said
+
+
+def test_what_is_shown_of_the_options_has_no_secrets() -> None:
+    shown = without_secrets({"ray": "http://ann:hunter2@head", "settings": {"tracking.tags.api_key": "k", "epochs": 3}})
+    assert shown == {"ray": "http://***@head", "settings": {"tracking.tags.api_key": "***", "epochs": 3}}
 
 
 def test_the_settings_that_come_with_the_project_are_valid() -> None:
