@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -46,26 +47,45 @@ def ask_object_store() -> None:
 
 def ask_mlflow() -> None:
     """Raise where a search for experiments is not answered."""
-    url = os.environ["MLFLOW_TRACKING_URI"].rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
-    request = urllib.request.Request(url)
-    if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        credentials = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+    url, user, password = without_login(os.environ["MLFLOW_TRACKING_URI"])
+    request = urllib.request.Request(url.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1")
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME", user)
+    if user:
+        credentials = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', password)}"
         request.add_header("Authorization", "Basic " + base64.b64encode(credentials.encode()).decode())
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         answer.read()
 
 
-SERVICES: dict[str, tuple[str, Callable[[], None]]] = {
-    "object-store": ("S3_BUCKET", ask_object_store),
-    "mlflow": ("MLFLOW_TRACKING_URI", ask_mlflow),
+def without_login(url: str) -> tuple[str, str, str]:
+    """An address without ``user:password@``, the user and the password; "" where it has none."""
+    parts = urllib.parse.urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":") if at else ("", "", "")
+    return parts._replace(netloc=host).geturl(), urllib.parse.unquote(user), urllib.parse.unquote(password)
+
+
+def describe(error: Exception, variable: str) -> str:
+    """An error's type, what the service said by its code, and the address; its message may hold a password."""
+    said = getattr(error, "response", None)
+    code = said.get("Error", {}).get("Code") if isinstance(said, dict) else getattr(error, "code", None)
+    words = [type(error).__name__, code, getattr(error, "operation_name", None)]
+    address = without_login(os.environ.get(variable, ""))[0]
+    return " ".join(str(word) for word in dict.fromkeys(words) if word) + (f" at {address}" if address else "")
+
+
+SERVICES: dict[str, tuple[str, str, Callable[[], None]]] = {  # the variables that say: ask it, and where it is
+    "object-store": ("S3_BUCKET", "AWS_ENDPOINT_URL", ask_object_store),
+    "mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI", ask_mlflow),
 }
 
 
 class Probe:
     """Asks one service again and again, and remembers the last answer."""
 
-    def __init__(self, service: str, ask: Callable[[], None]) -> None:
-        self.service, self.ask = service, ask
+    def __init__(self, service: str, address: str, ask: Callable[[], None]) -> None:
+        """``address`` is the variable that holds the service's address."""
+        self.service, self.address, self.ask = service, address, ask
         self.up: bool | None = None
         self.seconds = 0.0
 
@@ -76,7 +96,7 @@ class Probe:
             self.ask()
             problem = None
         except Exception as error:  # whatever is wrong with it, it is not up
-            problem = f"{type(error).__name__}: {error}"
+            problem = describe(error, self.address)
         self.seconds = time.perf_counter() - started
         if self.up != (problem is None):
             print(f"{self.service}: {problem or 'answers'}", flush=True)
@@ -119,7 +139,7 @@ def main(port: int) -> None:
     """Serve until told to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    Handler.probes = [Probe(name, ask) for name, (needs, ask) in SERVICES.items() if os.environ.get(needs)]
+    Handler.probes = [Probe(name, at, ask) for name, (needs, at, ask) in SERVICES.items() if os.environ.get(needs)]
     for probe in Handler.probes:
         threading.Thread(target=probe.forever, name=probe.service, daemon=True).start()
     server = ThreadingHTTPServer(("0.0.0.0", port), Handler)

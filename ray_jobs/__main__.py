@@ -11,6 +11,9 @@ JOBS = {
     "check_data": "check a data set",
     "predict": "find and draw findings in X-rays",
     "read_server": "a page and an address that find them",
+    "retrain": "fine-tune a registered detector on new X-rays",
+    "promote": "decide who is the champion, or go back",
+    "trigger": "start training on request or when new X-rays come in",
     "sync_tracking": "send what a tracking server has missed",
 }
 

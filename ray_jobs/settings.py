@@ -211,6 +211,11 @@ class Settings(TrainingArguments):
             raise ValueError("precision: fp16 needs a GPU; use fp32 or bf16 with device: cpu")
         if self.device == "cpu" and self.cluster.gpus_per_worker:
             raise ValueError("cluster.gpus_per_worker: must be 0 with device: cpu")
+        if self.tracking.alias == self.tracking.promotion.champion:
+            raise ValueError(
+                f"tracking.alias: is {self.tracking.alias}, the alias of the champion (tracking.promotion.champion), "
+                "which no version gets without being compared; use another, such as challenger"
+            )
         return self
 
     def warnings(self) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ray_jobs
+from ray_jobs import __main__ as program
 
 PACKAGE = Path(ray_jobs.__file__).parent
 GROUND = {
@@ -92,6 +93,16 @@ def test_each_neighbour_has_one_room(neighbour: str) -> None:
     rooms = {place_of(module) for module in MODULES if neighbour in {n.split(".")[0] for n in imports_of(module)}}
     assert rooms == NEIGHBOURS[neighbour] & rooms
     assert rooms, f"nobody imports {neighbour}: remove it from this test"
+
+
+def test_the_program_lists_every_job() -> None:
+    with_main = {
+        module.stem
+        for module in PACKAGE.glob("*.py")
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in ast.parse(module.read_text()).body)
+    }
+    assert with_main == JOBS
+    assert set(program.JOBS) == JOBS - {"__main__"}
 
 
 def test_the_detector_knows_nothing_of_ray() -> None:

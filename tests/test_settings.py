@@ -174,3 +174,9 @@ def test_a_bucket_is_no_path_and_the_place_of_copies_makes_no_other_model(tmp_pa
     elsewhere = load_config_with_defaults(tmp_path / "settings.yaml", [f"storage.data_cache={tmp_path}"])
     assert absolute.differences(elsewhere) == []
     assert absolute.differences(load_config_with_defaults(tmp_path / "settings.yaml", ["storage.url=s3://x/y"]))
+
+
+@pytest.mark.parametrize("pair", ["tracking.alias=champion", "tracking.promotion.champion=challenger"])
+def test_no_training_makes_its_model_the_champion_by_its_alias(pair: str) -> None:
+    with pytest.raises(SettingsError, match=r"tracking\.alias: is \w+, the alias of the champion"):
+        load_config_with_defaults(None, [pair])

@@ -47,6 +47,15 @@ def label_path(image: Path) -> Path:
     return Path(f"{os.path.splitext(moved)[0]}.txt")  # noqa: PTH122 - with_suffix refuses some names
 
 
+def can_be_listed(image: Path) -> bool:
+    """Whether a .txt list can name an image: its path is UTF-8 and on one line."""
+    try:
+        str(image).encode()
+    except UnicodeEncodeError:
+        return False
+    return len(str(image).splitlines()) == 1
+
+
 def read_layout(description: DataDescription) -> Layout:
     """List all files. Raises ``DataError`` for a folder or a list that cannot be read."""
     images: dict[str, tuple[ImageFile, ...]] = {}

@@ -10,6 +10,9 @@ Which image goes where, so that a comparison of old and new model stays fair:
 3. A new image for ``train`` is left out where it, or its patient, is in ``test`` or ``val``.
 4. Of the old ``train``, a share comes in; where a picture is in the new data too, the new labels count.
 
+Where the old data is a mixture itself, its ``train`` is only a share of what was learned. So beside each mixture lies
+``all-learned.txt``, with everything since the first training: what rules 2 and 4 call old ``train`` is all of that.
+
 Two files are the same image where their pixels are (SHA-256). Patients are told apart only with a pattern for names.
 """
 
@@ -25,10 +28,11 @@ import yaml
 
 from ray_jobs.dataset.check import inspect_images
 from ray_jobs.dataset.description import SPLITS, DataDescription
-from ray_jobs.dataset.layout import ImageFile, read_layout
+from ray_jobs.dataset.layout import ImageFile, can_be_listed, label_path, read_layout
 from ray_jobs.errors import DataError
 
 HELD_OUT = ("test", "val")
+LEARNED = "all-learned.txt"  # one "HASH PATH" a line: a picture stays learned when its file is gone
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Image:
     split: str
     pixels: str
     patient: str | None
+    gone: bool = False  # learned once, but no longer there to be learned again
 
 
 class _Group:
@@ -92,8 +97,8 @@ def mix(
     """
     names, dropped = _agree(new, old)
     pattern = re.compile(patient_id_pattern) if patient_id_pattern else None
-    fresh, known = _read(new, pattern), _read(old, pattern)
     left_out: Counter[str] = Counter()
+    fresh, known = _read(new, pattern, left_out), _read(old, pattern, left_out, may_be_gone=True)
     chosen = _held_out(fresh, known, left_out)
     chosen["train"] = _to_learn(fresh, [chosen[split] for split in HELD_OUT], left_out)
     notices = tuple(f"{count} {reason}" for reason, count in left_out.items())
@@ -105,7 +110,9 @@ def mix(
     for image in replayed:
         chosen["train"].add(image)
     old_counts = {split: len(chosen[split].images) - new_counts[split] for split in SPLITS}
-    return Mixture(_write(folder, chosen, names, dropped), new_counts, old_counts, notices)
+    data_yaml = _write(folder, chosen, names, dropped)
+    _write_learned(folder, chosen["train"], known)
+    return Mixture(data_yaml, new_counts, old_counts, notices)
 
 
 def _agree(new: DataDescription, old: DataDescription) -> tuple[tuple[str, ...], int | None]:
@@ -128,20 +135,60 @@ def _agree(new: DataDescription, old: DataDescription) -> tuple[tuple[str, ...],
     return new.names, dropped
 
 
-def _read(description: DataDescription, pattern: re.Pattern[str] | None) -> list[_Image]:
-    """Every readable image, once; what cannot be read stays for the data check to report."""
-    files = [file for members in read_layout(description).images.values() for file in members]
+def _read(
+    description: DataDescription, pattern: re.Pattern[str] | None, left_out: Counter[str], may_be_gone: bool = False
+) -> list[_Image]:
+    """Every image, once; what cannot be read stays for the data check to report, except that training images
+    ``may_be_gone``: a folder of new images is tidied up some day."""
+    record = _read_learned(description)
+    files = {file.image: file for members in read_layout(description).images.values() for file in members}
+    for path in record.values():
+        files.setdefault(path, ImageFile("train", path.name, path, label_path(path)))
+    listed = [file for file in files.values() if can_be_listed(file.image)]
+    if len(listed) < len(files):
+        left_out["images whose names are not UTF-8 or hold a line break: rename them"] += len(files) - len(listed)
     images: dict[str, _Image] = {}
     order = (*HELD_OUT, "train")  # a picture that is in two splits is never trained on
-    pairs = zip(files, inspect_images(files, description), strict=True)
+    pairs = zip(listed, inspect_images(listed, description), strict=True)
     for file, (pixels, _) in sorted(pairs, key=lambda pair: order.index(pair[0].split)):
+        if may_be_gone and file.split == "train" and not pixels and _is_gone(file.image):
+            left_out["images that were learned from are gone: they cannot be learned again"] += 1
+            continue
         identity = pixels or f"unreadable {file.image}"
-        images.setdefault(identity, _Image(file.image, file.split, identity, _patient(file, pattern)))
+        images.setdefault(identity, _Image(file.image, file.split, identity, _patient(file.image, pattern)))
+    for pixels, path in record.items():
+        images.setdefault(pixels, _Image(path, "train", pixels, _patient(path, pattern), gone=True))
     return list(images.values())
 
 
-def _patient(file: ImageFile, pattern: re.Pattern[str] | None) -> str | None:
-    match = pattern.search(file.image.name) if pattern else None
+def _is_gone(image: Path) -> bool:
+    try:
+        image.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a disk that does not answer is for the data check to report
+        return False
+    return False
+
+
+def _read_learned(description: DataDescription) -> dict[str, Path]:
+    """What the mixture says was learned, hash of the pixels to file; nothing where the data set is no mixture."""
+    try:
+        lines = (description.yaml_path.parent / LEARNED).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {pixels: Path(path) for pixels, _, path in (line.partition(" ") for line in lines) if path}
+
+
+def _write_learned(folder: Path, train: _Group, known: list[_Image]) -> None:
+    """Everything that this mixture teaches and everything that was learned before."""
+    learned = {image.pixels: image.path for image in known if image.split == "train"}
+    learned |= {image.pixels: image.path for image in train.images}
+    _replace(folder / LEARNED, "".join(f"{pixels} {path}\n" for pixels, path in learned.items() if " " not in pixels))
+
+
+def _patient(image: Path, pattern: re.Pattern[str] | None) -> str | None:
+    match = pattern.search(image.name) if pattern else None
     return match.group(1 if pattern and pattern.groups else 0) if match else None
 
 
@@ -173,7 +220,7 @@ def _to_learn(fresh: list[_Image], held_out: list[_Group], left_out: Counter[str
 
 def _replayed(known: list[_Image], chosen: list[_Group], replay: float, seed: int) -> list[_Image]:
     """Rule 4."""
-    old = [image for image in known if image.split == "train"]
+    old = [image for image in known if image.split == "train" and not image.gone]
     candidates = [image for image in old if not any(group.has_picture(image) for group in chosen)]
     candidates.sort(key=lambda image: _draw(image, seed))
     return sorted(candidates[: round(replay * len(old))], key=lambda image: str(image.path))
@@ -200,5 +247,5 @@ def _write(folder: Path, chosen: dict[str, _Group], names: tuple[str, ...], drop
 
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -29,6 +29,8 @@ TIME_TAG = "promotion_time"
 NUMBERS_TAG = "promotion_numbers"
 HEADING = "## Promotion"
 HISTORY_LENGTH = 50
+MOST_TEXT = 4900  # characters; MLflow's columns for tags and descriptions hold 5000
+MOST_REASON = 300  # characters of a reason in the history
 
 
 class ChampionChanged(PlatformError):
@@ -142,13 +144,15 @@ class Registry:
             f"compared with version {verdict.champion.version}" if verdict.champion else "without a champion before"
         )
         lines = "\n".join(f"- {reason}" for reason in reasons)
+        decision = f"{HEADING}\n\n{state.capitalize()} on {_now()}, {against}:\n\n{lines}"
+        decision = _shortened(decision, MOST_TEXT // 2)
         text = version.description.partition(f"\n{HEADING}")[0].rstrip()
-        text = f"{text}\n\n{HEADING}\n\n{state.capitalize()} on {_now()}, {against}:\n\n{lines}\n"
+        text = f"{_shortened(text, MOST_TEXT - len(decision) - 3)}\n\n{decision}\n"
         self._connected().update_model_version(self.name, version.version, text)
 
     def _tag(self, version: str, tags: dict[str, str]) -> None:
         for key, value in tags.items():
-            self._connected().set_model_version_tag(self.name, version, key, value)
+            self._connected().set_model_version_tag(self.name, version, key, _shortened(value, MOST_TEXT))
 
     def _remember(self, action: str, before: ModelVersion | None, after: ModelVersion, reason: str) -> None:
         entry = {
@@ -156,9 +160,11 @@ class Registry:
             "action": action,
             "from": _number(before),
             "to": after.version,
-            "reason": redact(reason),
+            "reason": _shortened(redact(reason), MOST_REASON),
         }
         entries = [*self._history(), entry][-HISTORY_LENGTH:]
+        while len(json.dumps(entries)) > MOST_TEXT:
+            del entries[0]
         self._connected().set_registered_model_tag(self.name, HISTORY_TAG, json.dumps(entries))
 
     def _history(self) -> list[dict[str, Any]]:
@@ -198,6 +204,10 @@ def _number(version: ModelVersion | None) -> str | None:
 
 def _named(version: ModelVersion | None) -> str:
     return f"version {version.version}" if version else "none"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def _now() -> str:

@@ -3,15 +3,19 @@
 In: ``config/trigger.yaml`` and the environment (``XRAY_TRIGGER_TOKEN``). Out: ``TriggerOptions``.
 """
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ray_jobs.errors import SettingsError
+from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.yaml_source import read_yaml
 
 TOKEN_VARIABLE = "XRAY_TRIGGER_TOKEN"
@@ -49,6 +53,16 @@ class JobOptions(_Section):
     config: Path | None = None
     data: Path
     settings: dict[str, bool | int | float | str] = {}
+
+    def pairs(self, asked: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+        """``key=value`` arguments; ``settings`` win over what was ``asked``."""
+        return [f"{key}={json.dumps(value)}" for key, value in {**asked, **self.settings}.items()]
+
+    def read_settings(self, asked: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+        """As the job will read them; a ``config`` that only the cluster has is not. Raises ``SettingsError``."""
+        return load_config_with_defaults(
+            self.config if self.config and self.config.is_file() else None, self.pairs(asked)
+        )
 
 
 class WatchOptions(_Section):
@@ -91,7 +105,7 @@ def read_options(path: Path, overrides: dict[str, Any] | None = None) -> Trigger
             place = source.place(tuple(str(part) for part in problem["loc"]))
             problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}")
         raise SettingsError(problems) from None
-    return options.model_copy(
+    options = options.model_copy(
         update={
             "runs": options.runs.expanduser().resolve(),
             "state": options.state.expanduser().resolve(),
@@ -100,6 +114,20 @@ def read_options(path: Path, overrides: dict[str, Any] | None = None) -> Trigger
             "finetune": _absolute(options.finetune),
         }
     )
+    _check_settings(path, options)
+    return options
+
+
+def _check_settings(path: Path, options: TriggerOptions) -> None:
+    """Raise where a job would refuse what every job of its kind is started with."""
+    problems = []
+    for kind, job in (("training", options.training), ("finetune", options.finetune)):
+        try:
+            job.read_settings()
+        except SettingsError as error:
+            problems += [line.replace("command line: ", f"{path}: {kind}.settings: ") for line in error.problems]
+    if problems:
+        raise SettingsError(problems)
 
 
 def _absolute(job: JobOptions) -> JobOptions:

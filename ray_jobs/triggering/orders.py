@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from ray_jobs.errors import BadInput
-from ray_jobs.settings import load_config_with_defaults
 from ray_jobs.triggering.messages import FinetuneRequest, TrainingRequest
 from ray_jobs.triggering.options import JobOptions, TriggerOptions
 from ray_jobs.triggering.ray_jobs_api import Order, train_command
@@ -81,7 +80,6 @@ def free_name(options: TriggerOptions, run_name: str) -> str:
 
 def _arguments(options: TriggerOptions, job: JobOptions, run_name: str, request: TrainingRequest) -> list[str]:
     asked = request.settings.model_dump(exclude_none=True)
-    pairs = [f"{key}={json.dumps(value)}" for key, value in {**asked, **job.settings}.items()]
+    job.read_settings(asked)  # refuses what the job would refuse
     config = ["--config", str(job.config)] if job.config else []
-    load_config_with_defaults(job.config if job.config and job.config.is_file() else None, pairs)
-    return [*config, "--run-name", run_name, *pairs, f"output_dir={json.dumps(str(options.runs))}"]
+    return [*config, "--run-name", run_name, *job.pairs(asked), f"output_dir={json.dumps(str(options.runs))}"]

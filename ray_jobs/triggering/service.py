@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ray_jobs.errors import BadInput, ClusterError
+from ray_jobs.tracking.addresses import redact_value
 from ray_jobs.triggering.cycles import Ledger, outcome_of
 from ray_jobs.triggering.documentation import page
 from ray_jobs.triggering.health import HealthCheck
@@ -150,9 +151,9 @@ def _answer_errors(app: FastAPI, trigger: Trigger) -> None:
 
 def _add_open_pages(app: FastAPI, trigger: Trigger) -> None:
     @app.get("/health", responses={503: {"model": Health, "description": "a part does not work"}})
-    def health(response: Response) -> Health:
+    async def health(response: Response) -> Health:
         """Whether Ray, MLflow, storage and the watch work."""
-        found = trigger.health.ask()
+        found = await trigger.health.ask()
         response.status_code = 200 if found.ok else 503
         return found
 
@@ -200,8 +201,9 @@ def _add_jobs(app: FastAPI, trigger: Trigger) -> None:
         """Stop a job, or take it out of the queue. One that has ended stays as it is."""
         found = trigger.find(job_id)
         if found.state == "QUEUED":
-            trigger.watcher.withdraw(job_id)
-            return found.model_copy(update={"state": "STOPPED"})
+            if trigger.watcher.withdraw(job_id):
+                return found.model_copy(update={"state": "STOPPED"})
+            found = trigger.find(job_id)  # it was started meanwhile
         if found.state in ("PENDING", "RUNNING"):
             trigger.jobs.stop(job_id)
         return trigger.find(job_id)
@@ -209,7 +211,7 @@ def _add_jobs(app: FastAPI, trigger: Trigger) -> None:
     @app.get("/config", responses={401: REFUSED[401]}, **guarded)
     def config() -> dict[str, Any]:
         """The settings of the service; it has no secrets but the token, which is in the environment."""
-        shown: dict[str, Any] = trigger.options.model_dump(mode="json")
+        shown: dict[str, Any] = without_secrets(trigger.options.model_dump(mode="json"))
         return shown
 
     @app.get("/watch", responses={401: REFUSED[401]}, **guarded)
@@ -226,6 +228,15 @@ def _add_jobs(app: FastAPI, trigger: Trigger) -> None:
             last_cycle=cycles[-1].id if cycles else None,
             problem=watcher.problem,
         )
+
+
+def without_secrets(value: Any, key: str = "") -> Any:
+    """Plain values without passwords in addresses and without what a key's name calls a secret."""
+    if isinstance(value, dict):
+        return {name: without_secrets(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner, key) for inner in value]
+    return redact_value(key, value) if isinstance(value, str) else value
 
 
 Message = MutableMapping[str, Any]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ray_jobs.dataset.check import inspect_images
 from ray_jobs.dataset.description import DataDescription
-from ray_jobs.dataset.layout import ImageFile, read_layout
+from ray_jobs.dataset.layout import ImageFile, can_be_listed, read_layout
 from ray_jobs.errors import PlatformError
 from ray_jobs.triggering.cycles import OPEN, Cycle, Ledger, outcome_of
 from ray_jobs.triggering.incoming import describe_incoming
@@ -97,12 +97,12 @@ class Watcher:
     def withdraw(self, job_id: str) -> bool:
         """Take a job out of the queue, and give its cycle up; False where it does not wait."""
         with self._lock:
-            if not self._desk.withdraw(job_id):
+            if all(order.id != job_id for order in self._desk.waiting()):
                 return False
-            for cycle in self._ledger.cycles():
+            for cycle in self._ledger.cycles():  # first: an order without an open cycle is dropped, not the reverse
                 if cycle.id == job_id:
                     self._ledger.close(cycle, "failed")
-            return True
+            return self._desk.withdraw(job_id)
 
     def _say_once(self, problem: str) -> None:
         if problem != self.problem:
@@ -111,7 +111,12 @@ class Watcher:
 
     def _settle(self) -> None:
         """Write down how cycles ended; submit again what never reached the cluster, or was lost with it."""
-        cycles = [cycle for cycle in self._ledger.cycles() if cycle.state in OPEN]
+        every = self._ledger.cycles()
+        closed = {cycle.id for cycle in every if cycle.state not in OPEN}
+        for order in self._desk.waiting():
+            if order.id in closed:  # it was being withdrawn when the service died
+                self._desk.withdraw(order.id)
+        cycles = [cycle for cycle in every if cycle.state in OPEN]
         if not cycles:
             return
         jobs = {job.id: job for job in self._jobs.all()}  # before the outcomes: a job that has ended has left its own
@@ -174,7 +179,10 @@ class Watcher:
         unsound = []
         for file, mark in ready:
             pixels, problems = self._known[mark]
-            if problems:
+            if not can_be_listed(file.image):
+                shown = str(file.image).encode(errors="backslashreplace").decode()
+                unsound.append(f"{shown!r}: its name is not UTF-8 or holds a line break; rename it")
+            elif problems:
                 unsound += problems
             else:
                 sound.setdefault(pixels, file.image)

@@ -1,6 +1,8 @@
 """cluster/probe.py asks what a service is for: one that answers at its port and refuses its work is down."""
 
+import base64
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -23,7 +25,10 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFA
 class DeadDatabase(BaseHTTPRequestHandler):
     """As MLflow does when its database is gone: its health stays 200, its API fails."""
 
+    logins: set[str | None] = set()  # noqa: RUF012 - what requests have shown
+
     def do_GET(self) -> None:
+        self.logins.add(self.headers["Authorization"])
         self.send_response(200 if self.path == "/health" else 500)
         self.end_headers()
 
@@ -104,7 +109,7 @@ def test_what_works_is_up_and_what_only_answers_is_down(store: str, tmp_path: Pa
     said = probed(tmp_path / "log", **addresses)
     assert said['xray_probe_up{service="object-store"}'] == 1
     assert said['xray_probe_up{service="mlflow"}'] == 0
-    assert "mlflow: HTTPError: HTTP Error 500" in (tmp_path / "log").read_text()
+    assert f"mlflow: HTTPError 500 at {tracking}" in (tmp_path / "log").read_text()
     assert urllib.request.urlopen(f"{tracking}/health", timeout=5).status == 200
     server.shutdown()
     server.server_close()
@@ -112,5 +117,28 @@ def test_what_works_is_up_and_what_only_answers_is_down(store: str, tmp_path: Pa
     assert bucket(store, "delete")  # the store answers as before, and takes nothing
     said = probed(tmp_path / "log", **addresses)
     assert said['xray_probe_up{service="object-store"}'] == 0
-    assert "object-store: NoSuchBucket" in (tmp_path / "log").read_text()
+    assert f"object-store: NoSuchBucket PutObject at {store}" in (tmp_path / "log").read_text()
     assert {name.split("{")[0] for name in said} <= {metric.series for metric in METRICS.values()}
+
+
+def test_a_password_in_the_address_is_sent_and_never_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    DeadDatabase.logins.clear()
+    probe = runpy.run_path(str(PROJECT / "cluster" / "probe.py"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), DeadDatabase)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    here = f"127.0.0.1:{server.server_address[1]}"
+    for host in (here, "127.0.0.1:hunter2port", f"127.0.0.1:{free_port()}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter2%40home@{host}")
+        probe["Probe"]("mlflow", "MLFLOW_TRACKING_URI", probe["ask_mlflow"]).once()
+    server.shutdown()
+    server.server_close()
+    said = capsys.readouterr().out
+    assert f"mlflow: HTTPError 500 at http://{here}\n" in said
+    assert "ann" not in said
+    assert "hunter2%40" not in said
+    assert "hunter2@" not in said
+    assert DeadDatabase.logins == {"Basic " + base64.b64encode(b"ann:hunter2@home").decode()}

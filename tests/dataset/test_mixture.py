@@ -123,3 +123,40 @@ def test_nothing_new_is_said(tmp_path: Path, old: DataDescription) -> None:
     new = make_set(tmp_path / "new", train=["40", "41"])
     with pytest.raises(DataError, match=r"no new image is left to learn from\n    2 new images that are in test"):
         mix(new, old, tmp_path / "mixed")
+
+
+def test_nothing_is_forgotten_over_generations(tmp_path: Path, old: DataDescription) -> None:
+    first = mix(make_set(tmp_path / "first", train=["50"]), old, tmp_path / "m1", replay=0.3)
+    again = read_description(first.data_yaml)
+    not_replayed = sorted(
+        {f"p{n}" for n in range(20)} - {name.removeprefix("old/") for name in listed(first, "train")}
+    )[0]
+    new = make_set(tmp_path / "new", train=["60"], test=[f"{not_replayed[1:]}=known", "50=known2", "70"])
+    second = mix(new, again, tmp_path / "m2", replay=1.0)
+    assert second.old["train"] == 21  # all of the first training and the new one of the first fine-tuning
+    assert listed(second, "test")[-1] == "new/p70"
+    assert second.new["test"] == 1
+    assert len((tmp_path / "m2" / "all-learned.txt").read_text().splitlines()) == 22
+
+
+def test_old_images_that_are_gone_are_left_out_and_stay_learned(tmp_path: Path, old: DataDescription) -> None:
+    inbox = make_set(tmp_path / "inbox", train=["50", "51"])
+    first = mix(inbox, old, tmp_path / "m1", replay=1.0)
+    (tmp_path / "inbox" / "images" / "train" / "p50.png").unlink()
+    new = make_set(tmp_path / "new", train=["60"], test=["50=known", "70"])
+    second = mix(new, read_description(first.data_yaml), tmp_path / "m2", replay=1.0)
+    assert "inbox/p50" not in listed(second, "train")
+    assert "inbox/p51" in listed(second, "train")
+    assert listed(second, "test")[-1] == "new/p70"
+    assert second.new["test"] == 1
+    assert "1 images that were learned from are gone: they cannot be learned again" in second.notices
+    assert check_dataset(read_description(second.data_yaml), show_progress=False).errors == ()
+
+
+def test_a_name_that_no_list_can_hold_is_left_out(tmp_path: Path, old: DataDescription) -> None:
+    new = make_set(tmp_path / "new", train=["50", "51=bad"])
+    folder = tmp_path / "new" / "images" / "train"
+    (folder / "bad.png").rename(folder / "b\udcffd.png")
+    mixture = mix(new, old, tmp_path / "mixed")
+    assert mixture.new["train"] == 1
+    assert mixture.notices == ("1 images whose names are not UTF-8 or hold a line break: rename them",)

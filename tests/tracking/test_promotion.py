@@ -1,9 +1,11 @@
 """The champion's alias on a real MLflow: it moves for good reasons, back again, and for one process at a time."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +193,20 @@ def test_tricks_in_model_addresses_are_refused(text: str) -> None:
 def test_addresses_are_taken_apart() -> None:
     assert str(parse_address("models:/xray-detector@champion")) == "models:/xray-detector@champion"
     assert parse_address("models:/xray detector_2/17").version == "17"
+
+
+def test_a_long_history_and_long_reasons_fit_into_the_database(empty_database: Path, tmp_path: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    registry = make_versions(f"sqlite:///{tmp_path / 'mlflow.db'}", "long", 2)
+    long = "Schädel: AP50 falls " * 400
+    for turn in range(14):
+        now = registry.version(str(turn % 2 + 1))
+        registry.carry_out(Verdict(now, registry.champion(), True, [long], {"map50": 0.1}))
+    history = registry.history()
+    assert history[-1]["to"] == "2"
+    assert 3 < len(history) < 14
+    model = connect(registry.uri).get_registered_model("long")
+    version = registry.version("2")
+    stored = [*model.tags.values(), *version.tags.values(), version.description]
+    assert max(len(text) for text in stored) < 5000
+    assert version.description.startswith("Trained on phantoms.\n\n## Promotion\n\nPromoted on ")

@@ -20,6 +20,7 @@ from ray_jobs.triggering.messages import FinetuneRequest
 from ray_jobs.triggering.options import JobOptions, TriggerOptions, WatchOptions, read_options, read_token
 from ray_jobs.triggering.queue import Desk, JobRuns
 from ray_jobs.triggering.ray_jobs_api import Order, Submitted
+from ray_jobs.triggering.service import without_secrets
 from ray_jobs.triggering.watcher import Watcher, due
 
 NOW = datetime(2030, 1, 2, 12, 0, tzinfo=UTC)
@@ -130,6 +131,17 @@ def test_an_image_without_a_label_file_or_with_a_problem_does_not_count(place: P
     assert place.look() == [[1, 2, 3]]
 
 
+def test_a_name_that_no_list_can_hold_does_not_stop_the_watch(place: Place) -> None:
+    place.drop(1, 2, 3, 4)
+    for kind, suffix in (("images", "png"), ("labels", "txt")):
+        (place.folder / kind / f"4.{suffix}").rename(place.folder / kind / f"b\udcffd.{suffix}")
+    assert place.look() == [[1, 2, 3]]
+    assert place.watcher.problem is None
+    (said,) = place.watcher.seen.unsound
+    assert "its name is not UTF-8" in said
+    said.encode()
+
+
 def test_the_same_picture_under_two_names_counts_once(place: Place) -> None:
     place.drop(1, 2)
     for kind, suffix in (("images", "png"), ("labels", "txt")):
@@ -238,6 +250,7 @@ def test_a_request_begins_a_cycle_with_what_is_there(place: Place) -> None:
     assert place.watcher.withdraw(waiting.id)
     place.cluster.end(place.options.runs, "refused")
     assert place.look() == [[1]]  # what was withdrawn does not come back
+    assert not place.watcher.withdraw(waiting.id)
 
 
 @pytest.mark.parametrize(
@@ -278,10 +291,42 @@ def test_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 5
 
 
+def test_settings_that_a_job_would_refuse_are_refused_at_the_start_without_the_password(tmp_path: Path) -> None:
+    (tmp_path / "trigger.yaml").write_text(
+        "training: {data: a, settings: {tracking.uri: 'http://ann:hunter2@server'}}\n"
+        "finetune: {data: b, settings: {epochs: 0, tracking.alias: champion}}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        read_options(tmp_path / "trigger.yaml")
+    said = str(caught.value)
+    assert "trigger.yaml: training.settings: tracking.uri: must hold no password" in said
+    assert "trigger.yaml: finetune.settings: epochs: must be at least 1, got 0" in said
+    assert "hunter2" not in said
+
+
+def test_what_is_shown_of_the_options_has_no_secrets() -> None:
+    shown = without_secrets({"ray": "http://ann:hunter2@head", "settings": {"tracking.tags.api_key": "k", "epochs": 3}})
+    assert shown == {"ray": "http://***@head", "settings": {"tracking.tags.api_key": "***", "epochs": 3}}
+
+
 def test_the_settings_that_come_with_the_project_are_valid() -> None:
     options = read_options(Path(__file__).parents[2] / "config" / "trigger.yaml")
     assert options.host == "127.0.0.1"
     assert not options.watch.enabled
+
+
+def test_a_service_that_dies_while_an_order_is_withdrawn_does_not_start_it(place: Place) -> None:
+    place.drop(1)
+    assert place.watcher.begin(FinetuneRequest())
+    place.drop(2)
+    waiting = place.watcher.begin(FinetuneRequest(queue=True))
+    assert waiting
+    place.ledger.close(waiting, "failed")  # the first of its two steps
+    place.restart()
+    place.cluster.end(place.options.runs, "promoted")
+    place.watcher.look()
+    assert waiting.id not in place.cluster.jobs
+    assert place.desk.waiting() == []
 
 
 @pytest.mark.parametrize("token", ["", "short"])
