@@ -136,7 +136,8 @@ class SearchState:
 
     def _rest(self, trial: TrialRecord, event: Event) -> None:
         if trial.since:
-            trial.seconds += event["time"] - trial.since
+            until: float = event["held_until"] if "held_until" in event else event["time"]  # its driver died before
+            trial.seconds += until - trial.since
             trial.since = 0.0
 
     def best(self) -> TrialRecord | None:

@@ -87,9 +87,9 @@ class Search:
             if trial.phase != "running":
                 continue
             if trial.decision == "stop":
-                self._record("ended", trial, state="stopped", reason=_why_stopped(trial))
+                self._record("ended", trial, state="stopped", reason=_why_stopped(trial), held_until=trial.heard)
             elif trial.decision == "pause" and trial.saved_epoch == len(trial.epochs):
-                self._record("waiting", trial)
+                self._record("waiting", trial, held_until=trial.heard)
             else:
                 trial.phase = "pending"
                 trial.seconds += max(trial.heard - trial.since, 0.0)  # what came after was lost with the driver

@@ -4,6 +4,7 @@ In: what a trial needs. Out: slots that are told what to do and whose messages a
 process or node is lost is started again where there is room.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from ray_jobs.settings import Settings
 class SlotPlan:
     """``count`` trials at a time, each of ``workers`` processes with ``cpus`` cores and ``gpus`` GPUs.
 
-    ``rank_timeout_s``: how long the processes of a trial wait for each other.
+    ``rank_timeout_s``: how long the processes of a trial wait for each other. ``hang_timeout_s``: how long one may not
+    answer before it is lost; 0: for ever.
     """
 
     count: int
@@ -28,6 +30,7 @@ class SlotPlan:
     cpus: int
     gpus: float
     rank_timeout_s: float = 1800.0
+    hang_timeout_s: float = 0.0
 
     def describe(self) -> str:
         """``2 trials at a time, each 1 worker with 1 CPU``."""
@@ -67,7 +70,7 @@ def plan_slots(settings: Settings, search: SearchSettings, nodes: list[dict[str,
     count = min(search.max_concurrent or search.budget.samples, room(wanted.cpus or 1))
     # The most cores that each worker can have with as many trials at a time; all of a node's would starve its driver.
     cpus = wanted.cpus or next(n for n in range(most_cpus, 0, -1) if room(n) >= count)
-    return SlotPlan(count, wanted.workers, cpus, gpus, rank_timeout_s(settings))
+    return SlotPlan(count, wanted.workers, cpus, gpus, rank_timeout_s(settings), settings.cluster.hang_timeout_s)
 
 
 @dataclass
@@ -85,6 +88,8 @@ class Slot:
     _leader: Any = None  # rank 0's next message
     _others: list[Any] = field(default_factory=list)  # what else is awaited: other ranks, or the processes' start
     _steps: Iterator[list[Any]] | None = None
+    _pings: list[Any] = field(default_factory=list)
+    _pinged: float = 0.0
 
     def start(self) -> None:
         """Ask Ray for the processes; they come when there is room."""
@@ -98,7 +103,7 @@ class Slot:
             bundle = {"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})}
             self._group = placement_group([bundle] * plan.workers, strategy="PACK")
             strategies = [PlacementGroupSchedulingStrategy(self._group, index) for index in range(plan.workers)]
-        make = ray.remote(TrialWorker)
+        make = ray.remote(concurrency_groups={"ping": 1})(TrialWorker)  # a thread that answers beside a trial
         self._actors = [
             make.options(num_cpus=plan.cpus, num_gpus=plan.gpus, scheduling_strategy=one).remote(
                 self.objective, plan.cpus, plan.gpus
@@ -145,8 +150,22 @@ class Slot:
             ray.kill(actor)
         if self._group is not None:
             remove_placement_group(self._group)
-        self._actors, self._group, self._leader, self._others = [], None, None, []
+        self._actors, self._group, self._leader, self._others, self._pings = [], None, None, [], []
         self.ready, self.leaving, self.trial = False, False, 0
+
+    def stands_still(self) -> bool:
+        """Whether a process that was started has not answered for ``hang_timeout_s``. Asks them all now and then."""
+        import ray
+
+        limit, now = self.plan.hang_timeout_s, time.monotonic()
+        if not limit or not self.ready:
+            return False
+        if self._pings and len(ray.wait(self._pings, num_returns=len(self._pings), timeout=0)[0]) < len(self._pings):
+            return now - self._pinged > limit
+        if not self._pings or now - self._pinged > limit / 4:
+            self._pings = [actor.ping.options(concurrency_group="ping").remote() for actor in self._actors]
+            self._pinged = now
+        return False
 
     def watched(self) -> list[Any]:
         """What is awaited of this slot."""
@@ -198,6 +217,9 @@ def hear(slots: list[Slot], timeout_s: float) -> Iterator[tuple[Slot, Message | 
                 yield slot, broke_by(slot, message.error, message.lost)
             elif message:
                 yield slot, message
+    for slot in slots:
+        if slot.stands_still():
+            yield slot, SlotBroke("its process did not answer for longer than cluster.hang_timeout_s", lost=True)
 
 
 def broke_by(slot: Slot, reason: str, lost: bool = False) -> SlotBroke:

@@ -103,6 +103,9 @@ class TrialWorker:
         meeting: dict[str, Any] = {"init_method": f"tcp://{address}", "timeout": timedelta(seconds=timeout_s)}
         dist.init_process_group(backend, rank=rank, world_size=world_size, **meeting)
 
+    def ping(self) -> None:
+        """Answered beside a trial by every process that is alive and not stopped."""
+
     def begin(self, task: TrialTask) -> Message:
         """Start a trial; returns its first message."""
         self._thread.submit(self._run, task)

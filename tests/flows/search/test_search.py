@@ -170,6 +170,23 @@ def test_failures_cost_one_trial_and_killed_ones_go_on(cluster: Toy, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_process_that_does_not_answer_is_lost(cluster: Toy, tmp_path: Path) -> None:
+    process = start(cluster, tmp_path, {"search": search(2, 8), "slots": 2, "epoch_s": 0.3, "hang_s": 6.0})
+    wait_for(tmp_path, 2, "saved")
+    victim = lines(tmp_path / "ran")[-1]
+    os.kill(victim["pid"], signal.SIGSTOP)
+    try:
+        trials = {trial["number"]: trial for trial in finish(process)["trials"]}
+    finally:
+        if Path(f"/proc/{victim['pid']}").exists():
+            os.kill(victim["pid"], signal.SIGKILL)
+    assert {trial["state"] for trial in trials.values()} == {"finished"}
+    lost = wait_for(tmp_path, 1, "lost")
+    assert [event["trial"] for event in lost] == [victim["trial"]]
+    assert "did not answer" in lost[0]["reason"]
+
+
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(cluster: Toy, tmp_path: Path) -> None:
     asha = {"name": "asha", "grace_epochs": 2, "reduction_factor": 2.0}
     wanted = {"search": search(8, 6, scheduler=asha, searcher={"name": "tpe", "startup": 3}), "epoch_s": 0.15}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ray_jobs import tune
+from ray_jobs.errors import RunExists
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.flows.search.best_training import _run_for
 from ray_jobs.flows.search.journal import SearchState
-from ray_jobs.flows.search.run import Trials, _write_report
+from ray_jobs.flows.search.run import Trials, _holding_storage, _write_report
 from ray_jobs.flows.search.slots import Slot, SlotPlan, broke_by
 from ray_jobs.flows.search.worker import _check_shared, mark_shared
 from ray_jobs.search.pbt import PopulationBasedTraining
@@ -42,7 +43,7 @@ def test_the_time_of_a_trial_survives_two_dead_drivers() -> None:
         {"kind": "started", "trial": 1, "time": 1000.0},  # by the second driver, which died too
         {**epoch, "epoch": 2, "score": 0.2, "time": 1005.0},
         {"kind": "started", "trial": 1, "time": 2000.0},
-        {"kind": "ended", "trial": 1, "state": "finished", "time": 2001.0},
+        {"kind": "ended", "trial": 1, "state": "stopped", "time": 3000.0, "held_until": 2001.0},
     ):
         state.apply(event, replayed=True)
     assert state.trials[1].seconds == pytest.approx(30.0 + 5.0 + 1.0)
@@ -98,6 +99,20 @@ def test_trials_find_the_mark_where_their_checkpoints_go(tmp_path: Path) -> None
     storage = FolderStorage(tmp_path / "shared" / "S")
     mark_shared(storage)
     _check_shared(FolderStorage(storage.root / "trials" / "0001"))
+
+
+def test_two_searches_of_one_name_share_no_place(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"storage": {"url": str(tmp_path / "shared")}})
+
+    def search(uid: str) -> Any:
+        folder = SimpleNamespace(state=lambda: {"uid": uid})
+        return SimpleNamespace(settings=settings, folder=folder, storage=FolderStorage(tmp_path / "shared" / "S"))
+
+    with _holding_storage(search("one")) as lease:
+        assert lease
+        assert lease.lost_to is None
+    with pytest.raises(RunExists, match="choose another run_name"), _holding_storage(search("two")):
+        pass
 
 
 def test_a_rank_that_misses_another_is_lost_and_did_not_fail() -> None:

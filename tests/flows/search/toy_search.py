@@ -98,7 +98,7 @@ def run(folder: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         return FolderStorage(folder / "trials" / str(number))
 
     toy = Toy(folder, wanted.get("epoch_s", 0.0), wanted.get("scores", {}), wanted.get("failing", []))
-    plan = SlotPlan(wanted.get("slots", 2), wanted.get("workers", 1), 1, 0.0)
+    plan = SlotPlan(wanted.get("slots", 2), wanted.get("workers", 1), 1, 0.0, 60.0, wanted.get("hang_s", 0.0))
     slots = [Slot(plan, ray.put(toy)) for _ in range(plan.count)]
     deadline = time.time() + wanted["deadline_s"] if "deadline_s" in wanted else None
     rules = Rules(samples, deadline, max_failures=search.max_failures, checkpoint_s=wanted.get("checkpoint_s", 0.0))
