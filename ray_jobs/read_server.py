@@ -28,6 +28,7 @@ from ray_jobs.tracking.registered_model import SCHEME
 
 TOKEN = "XRAY_READ_TOKEN"
 SHORTEST_TOKEN = 16
+APP = "xray-reader"  # its name in Ray Serve
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,11 +53,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace, override: object, token: str) -> None:
-    from ray_jobs.flows.ray_cluster import connect
+    from ray_jobs.flows.ray_cluster import cluster_address, connect
     from ray_jobs.settings import ClusterSettings, Settings
 
-    connect(Settings(device="cpu", cluster=ClusterSettings(address=options.cluster)))
+    cluster = ClusterSettings(address=options.cluster)
+    connect(Settings(device="cpu", cluster=cluster))
     import ray
+
+    joined = cluster_address(cluster)
+    try:
+        if joined:
+            check_name_free(joined)
+        _serve_until_stopped(options, override, token, bool(joined))
+    finally:
+        ray.shutdown()
+
+
+def _serve_until_stopped(options: argparse.Namespace, override: object, token: str, joined: bool) -> None:
     from ray import serve
 
     from ray_jobs.serving.deployment import ReplicaSettings, application
@@ -79,15 +92,34 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
         app = application(settings, options.replicas, options.at_once, options.waiting)
-        serve.run(app, name="xray-reader", logging_config={"enable_access_log": False})
+        serve.run(app, name=APP, logging_config={"enable_access_log": False})
         print(f"reading with {options.model} at http://{options.host}:{options.port}/", flush=True)
         print(f"the page asks for the token in {TOKEN}; Ctrl-C stops", file=sys.stderr, flush=True)
         threading.Event().wait()
     except RuntimeError as error:
         raise PlatformError(f"the read server could not be started: {str(error).strip().splitlines()[0]}") from error
     finally:
+        stop_serving(joined)
+
+
+def check_name_free(address: str) -> None:
+    """Raises BadInput where the joined cluster has a read server already: ours would replace it."""
+    from ray import serve
+
+    if APP in serve.status().applications:
+        raise BadInput(
+            f"{address}: a read server is there already, as {APP} of Ray Serve; stop it, or choose another cluster"
+        )
+
+
+def stop_serving(joined: bool) -> None:
+    """Stop Ray Serve, or where the joined cluster serves applications of others too, this one alone."""
+    from ray import serve
+
+    if joined and set(serve.status().applications) - {APP}:
+        serve.delete(APP)
+    else:
         serve.shutdown()
-        ray.shutdown()
 
 
 def _check_free(host: str, port: int) -> None:

@@ -17,10 +17,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from ray_jobs.dicom import is_dicom
 from ray_jobs.errors import DataError
 from ray_jobs.serving.answer import Answer, Health, ModelFacts, Problem, Score
 
 TYPES = {"image/png", "image/jpeg", "application/dicom"}
+FIRST_BYTES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # of PNG and JPEG
 BODY_S = 30.0  # a body that takes longer to arrive is given up
 
 PAGES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/viewer.js": "viewer.js"}
@@ -113,6 +115,8 @@ def build_app(service: ReadingService, digest: str, max_bytes: int) -> Any:
         if kind not in TYPES:
             raise HTTPException(415, f"Content-Type must be one of {', '.join(sorted(TYPES))}")
         data = await _body_of(request, max_bytes)
+        if data and not (data.startswith(FIRST_BYTES) or is_dicom(data)):  # no other decoder is in reach from outside
+            raise HTTPException(415, "the body is no PNG, JPEG or DICOM file, by its first bytes")
         try:
             return await service.answer(data, Question(threshold, candidates, picture))
         except DataError as error:
@@ -160,7 +164,7 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
         401: "No token, or a wrong one",
         408: "The picture did not arrive in time",
         413: "The picture has too many bytes",
-        415: "No picture by its Content-Type",
+        415: "No PNG, JPEG or DICOM, by its Content-Type or its first bytes",
         422: "The body cannot be read as a picture, or a parameter is wrong",
         503: "Too much to do; ask again after the seconds in Retry-After",
     }

@@ -10,7 +10,7 @@ import pytest
 from small_detector import small_detector
 
 from ray_jobs.errors import BadInput
-from ray_jobs.read_server import main
+from ray_jobs.read_server import check_name_free, main, stop_serving
 from ray_jobs.tracking.client import connect
 
 
@@ -74,3 +74,28 @@ def test_a_taken_port_and_a_threshold_that_does_not_fit() -> None:
         port = listener.getsockname()[1]
         assert "cannot be listened on" in refusal("--model", model, "--port", str(port))
     assert "no class 'Blob'" in refusal("--model", model, "--port", "0", "--threshold", "Blob=0.2")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve's own fields
+@pytest.mark.parametrize(
+    ("joined", "applications", "done"),
+    [
+        (True, ["xray-reader", "translator"], ["delete xray-reader"]),
+        (True, ["xray-reader"], ["shutdown"]),
+        (False, ["xray-reader"], ["shutdown"]),
+    ],
+)
+def test_what_others_serve_stays(
+    monkeypatch: pytest.MonkeyPatch, joined: bool, applications: list[str], done: list[str]
+) -> None:
+    from ray import serve
+    from ray.serve.schema import ServeStatus
+
+    asked: list[str] = []
+    monkeypatch.setattr(serve, "status", lambda: ServeStatus(applications=dict.fromkeys(applications)))
+    monkeypatch.setattr(serve, "delete", lambda name: asked.append(f"delete {name}"))
+    monkeypatch.setattr(serve, "shutdown", lambda: asked.append("shutdown"))
+    stop_serving(joined)
+    assert asked == done
+    with pytest.raises(BadInput, match=r"10\.0\.0\.1:6379: a read server is there already"):
+        check_name_free("10.0.0.1:6379")
