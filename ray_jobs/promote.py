@@ -18,13 +18,18 @@ from typing import Any
 
 from ray_jobs.dataset.source import describe_data, is_in_bucket
 from ray_jobs.entry import run_job
-from ray_jobs.errors import BadInput, DataError, TrackingError
-from ray_jobs.flows.preparation import check_data, find_data
-from ray_jobs.flows.promotion import Candidate, promote, promote_run
+from ray_jobs.errors import BadInput, DataError
+from ray_jobs.flows.preparation import check_data
+from ray_jobs.flows.promotion import Candidate, promote, promote_finished
 from ray_jobs.flows.retraining import run_settings, tracking_uri
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.settings import Settings, load_config_with_defaults
-from ray_jobs.tracking.delivery import Delivery
+from ray_jobs.settings import (
+    DataCheckSettings,
+    PromotionSettings,
+    Settings,
+    apply_overrides,
+    load_config_with_defaults,
+)
 from ray_jobs.tracking.promotion import Registry
 from ray_jobs.tracking.registered_model import (
     ONNX_ARTIFACT,
@@ -34,6 +39,7 @@ from ray_jobs.tracking.registered_model import (
     fetch_weights,
     parse_address,
 )
+from ray_jobs.yaml_source import read_yaml
 
 REFUSED = 3
 
@@ -42,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     """Promote, refuse, roll back or tell; see the exit codes above."""
     options = _parse(arguments)
     if options.run:
-        return _code(_promote_run(options.run))
+        return _code(promote_finished(RunFolder(options.run.resolve()), _say))
     settings = load_config_with_defaults(options.config, options.overrides).with_absolute_paths()
     parse_address(f"models:/{options.model}/1")  # refuses what is no name
     registry = Registry(tracking_uri(settings), options.model, settings.tracking.promotion.champion)
@@ -55,16 +61,38 @@ def main(arguments: Sequence[str]) -> int:
         _say(f"{back} is the {registry.alias} again; {left} was rolled back: {options.reason}")
         return 0
     version = registry.version(options.version or f"@{settings.tracking.alias}")
-    return _code(promote(settings, registry, _candidate(settings, registry.uri, version, options.data), _say))
+    trained_with = run_settings(registry.uri, version)
+    settings = _with_rules_of(trained_with, settings, _given(options))
+    registry = Registry(registry.uri, options.model, settings.tracking.promotion.champion)
+    candidate = _candidate(settings, trained_with, registry.uri, version, options.data)
+    return _code(promote(settings, registry, candidate, _say))
 
 
-def _candidate(settings: Settings, uri: str, version: ModelVersion, data: str | None) -> Candidate:
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """What --config and the command line say, as a tree."""
+    values = dict(read_yaml(options.config).values) if options.config else {}
+    apply_overrides(values, options.overrides)
+    return values
+
+
+def _with_rules_of(run: Settings, settings: Settings, given: dict[str, Any]) -> Settings:
+    """The settings with ``data_check`` and ``tracking.promotion`` of the version's own run, key by key except where
+    ``given``: a promotion by hand decides as the run itself would have."""
+    check = run.data_check.model_dump() | given.get("data_check", {})
+    rules = run.tracking.promotion.model_dump() | given.get("tracking", {}).get("promotion", {})
+    tracking = settings.tracking.model_copy(update={"promotion": PromotionSettings(**rules)})
+    return settings.model_copy(update={"data_check": DataCheckSettings(**check), "tracking": tracking})
+
+
+def _candidate(
+    settings: Settings, trained_with: Settings, uri: str, version: ModelVersion, data: str | None
+) -> Candidate:
     """The version's files, fetched and verified, and its data set, checked. Raises ``BadInput``."""
-    trained_with = run_settings(uri, version)
     data = data or trained_with.data
     if data is None or not (is_in_bucket(data) or Path(data).is_file()):
         raise BadInput(f"{version}: was trained on {data}, which is not on this machine; give --data")
-    report = check_data(trained_with, describe_data(data, settings.storage.data_cache, _say))
+    checked_with = trained_with.model_copy(update={"data_check": settings.data_check})
+    report = check_data(checked_with, describe_data(data, settings.storage.data_cache, _say))
     known = version.tags.get("dataset_fingerprint")
     if known and report.fingerprint != known:
         raise DataError(
@@ -74,28 +102,6 @@ def _candidate(settings: Settings, uri: str, version: ModelVersion, data: str | 
     folder = Path(settings.weights_dir) / "registered"
     onnx = fetch_file(uri, version, ONNX_ARTIFACT, version.tags.get(ONNX_TAG), folder)
     return Candidate(version, fetch_weights(uri, version, folder), onnx, report.index)
-
-
-def _promote_run(folder: Path) -> dict[str, Any]:
-    """Send what the run's tracking still has to send, and decide."""
-    run = RunFolder(folder.resolve())
-    if not run.summary.is_file():
-        raise BadInput(f"{folder}: holds no finished run")
-    settings = load_config_with_defaults(run.settings)
-    uri = tracking_uri(settings.model_copy(update={"output_dir": str(run.path.parent)}))
-    delivery = Delivery(run.path, uri)
-    try:
-        delivery.send_pending()
-    except BadInput:
-        raise
-    except Exception as error:  # the server's failures come in many classes, and all of them mean: later
-        raise TrackingError(f"{folder}: the tracking server still fails: {error}; run this again later") from error
-    finally:
-        delivery.close()
-    report = check_data(settings, describe_data(find_data(settings), settings.storage.data_cache, _say))
-    if report.fingerprint != run.state()["fingerprint"]:
-        raise DataError(f"{settings.data}: is not the data set that the run was trained on; put the data back")
-    return promote_run(settings, report.index, run, delivery.cursor.registered, _say)
 
 
 def _code(outcome: dict[str, Any]) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from ray_jobs.entry import run_job
 from ray_jobs.flows.display import open_display
 from ray_jobs.flows.preparation import describe_plan, prepare
-from ray_jobs.flows.promotion import decides, promote_run
+from ray_jobs.flows.promotion import decides, is_undecided, promote_finished, promote_run
 from ray_jobs.flows.retraining import (
     FINE_TUNING,
     StartingModel,
@@ -46,6 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     run = RunFolder(Path(settings.output_dir) / name)
     with tempfile.TemporaryDirectory(prefix="xray-mixture-") as scratch:
         folder = Path(scratch) if options.dry_run else run.path.parent / ".mixtures" / name
+        if not options.dry_run and is_undecided(run, _on(settings, folder)):
+            _say(f"{run.path}: is trained; deciding about it")
+            promote_finished(run, _say)
+            return 0
         settings = _mixed(settings, model, run, folder)
         prepared = prepare(settings, run, _say)
         if options.dry_run:
@@ -62,10 +66,14 @@ def main(arguments: Sequence[str]) -> int:
 def _mixed(settings: Settings, model: StartingModel, run: RunFolder, folder: Path) -> Settings:
     """The settings with the mixed data set; that of an unfinished run of this name is kept as it is."""
     if run.exists:
-        there = settings.model_copy(update={"data": str(folder / "data.yaml"), "yolo_data_dir": None})
+        there = _on(settings, folder)
         run.check_free(there)
         return there
     return mix_data(settings, model, folder, _say)
+
+
+def _on(settings: Settings, mixture: Path) -> Settings:
+    return settings.model_copy(update={"data": str(mixture / "data.yaml"), "yolo_data_dir": None})
 
 
 def _settings(options: argparse.Namespace) -> tuple[Settings, set[str]]:

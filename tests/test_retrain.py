@@ -7,8 +7,9 @@ from model_shop import Shop, draw_shapes, shapes_data
 from small_detector import SIZE, small_detector
 
 from ray_jobs import retrain
-from ray_jobs.errors import BadInput, DataError, PlatformError, SettingsError, WeightsError
+from ray_jobs.errors import BadInput, DataError, PlatformError, RunExists, SettingsError, WeightsError
 from ray_jobs.flows.retraining import fetch_starting_model, fine_tuning_settings
+from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.settings import load_config_with_defaults
 
 
@@ -53,7 +54,10 @@ def test_bad_input_is_refused_before_anything_is_made(shop: Shop) -> None:
     assert "here: Square, Disc" in said
     assert "the model: Disc, Square" in said
     assert "it has shapes" in refused(shop, BadInput, model="models:/nothing@champion")
-    assert "its aliases: @challenger (version 1)" in refused(shop, BadInput, model="models:/shapes@champion")
+    said = refused(shop, BadInput, model="models:/shapes@champion")
+    assert "its aliases: @challenger (version 1)" in said
+    assert "it becomes the first champion with: " in said
+    assert "-m ray_jobs.promote --model shapes" in said
     assert "no such alias or version" in refused(shop, BadInput, model="models:/shapes/7")
     assert "must be models:/NAME@ALIAS" in refused(shop, BadInput, model="models:/../shapes@challenger")
     assert "no such file" in refused(shop, DataError, data="nowhere.yaml")
@@ -84,6 +88,24 @@ def test_the_model_says_what_is_fine_tuned(shop: Shop) -> None:
     assert model.weights.read_bytes() == (small_detector() / "best.pt").read_bytes()
     again = fetch_starting_model(settings, "models:/shapes/1").weights
     assert again.stat().st_mtime_ns == model.weights.stat().st_mtime_ns  # fetched once
+
+
+@pytest.mark.slow
+def test_a_run_that_was_lost_before_its_decision_is_decided(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--data", new_data(shop), "--run-name", "lost", *shop.overrides[1:]]
+    options = retrain._parse(["--from", "models:/shapes/1", *arguments])
+    settings, given = retrain._settings(options)
+    settings = fine_tuning_settings(settings, fetch_starting_model(settings, options.model), given)
+    run = RunFolder(shop.folder / "lost")
+    mixture = str(shop.folder / ".mixtures" / "lost" / "data.yaml")
+    run.claim(settings.model_copy(update={"data": mixture}), "f" * 64).release()
+    run.write_state(status="finished")
+    decided: list[str] = []
+    monkeypatch.setattr(retrain, "promote_finished", lambda run, _: decided.append(run.name))
+    assert retrain.main(["--from", "models:/shapes/1", *arguments]) == 0
+    assert decided == ["lost"]
+    with pytest.raises(RunExists, match="this run is finished"):
+        retrain.main(["--from", "models:/shapes/1", *arguments, "epochs=3"])
 
 
 @pytest.mark.slow

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.source import describe_data
 from ray_jobs.entry import how_to_run
-from ray_jobs.errors import ExportError, PlatformError, TrackingError, WeightsError
+from ray_jobs.errors import BadInput, DataError, ExportError, PlatformError, TrackingError, WeightsError
 from ray_jobs.flows.assessment import BATCH, device_of
+from ray_jobs.flows.preparation import check_data, find_data
 from ray_jobs.flows.retraining import tracking_uri
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.settings import Settings
+from ray_jobs.settings import Settings, load_config_with_defaults
+from ray_jobs.tracking.delivery import Delivery
 from ray_jobs.tracking.promotion import ChampionChanged, Registry, Verdict
 from ray_jobs.tracking.registered_model import ModelVersion, fetch_weights
 from ray_jobs.tracking.turns import TurnTaken
@@ -70,6 +73,34 @@ def promote_run(
         return _write(run, **promote(settings, registry, candidate, say))
     except (TrackingError, TurnTaken) as error:
         return _wait(run, str(error), say)
+
+
+def promote_finished(run: RunFolder, say: Say) -> dict[str, Any]:
+    """Send what a finished run's tracking still has to send, and decide; what ``promote_run`` returns."""
+    if not run.summary.is_file():
+        raise BadInput(f"{run.path}: holds no finished run")
+    settings = load_config_with_defaults(run.settings)
+    uri = tracking_uri(settings.model_copy(update={"output_dir": str(run.path.parent)}))
+    delivery = Delivery(run.path, uri)
+    try:
+        delivery.send_pending()
+    except BadInput:
+        raise
+    except Exception as error:  # the server's failures come in many classes, and all of them mean: later
+        raise TrackingError(f"{run.path}: the tracking server still fails: {error}; run this again later") from error
+    finally:
+        delivery.close()
+    report = check_data(settings, describe_data(find_data(settings), settings.storage.data_cache, say))
+    if report.fingerprint != run.state()["fingerprint"]:
+        raise DataError(f"{settings.data}: is not the data set that the run was trained on; put the data back")
+    return promote_run(settings, report.index, run, delivery.cursor.registered, say)
+
+
+def is_undecided(run: RunFolder, settings: Settings) -> bool:
+    """Whether a run of these settings was lost between the end of its training and its decision."""
+    if not run.exists or run.state()["status"] != "finished" or (run.path / FILE).exists():
+        return False
+    return decides(settings) and not settings.differences(load_config_with_defaults(run.settings))
 
 
 def promote(settings: Settings, registry: Registry, candidate: Candidate, say: Say) -> dict[str, Any]:

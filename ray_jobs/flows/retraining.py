@@ -4,6 +4,7 @@ In: the model's address, the data.yaml of the new images, settings. Out: setting
 whose data set is new images mixed with a share of the old ones (``dataset.mixture``).
 """
 
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,18 @@ from typing import Any
 from ray_jobs.dataset.description import DataDescription
 from ray_jobs.dataset.mixture import mix
 from ray_jobs.dataset.source import describe_data, is_in_bucket
+from ray_jobs.entry import how_to_run
 from ray_jobs.errors import BadInput, DataError, SettingsError
 from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.tracking.addresses import TRACKING_OFF, resolve_uri
-from ray_jobs.tracking.registered_model import ModelVersion, fetch_file, fetch_weights, find_version, parse_address
+from ray_jobs.tracking.registered_model import (
+    ModelAddress,
+    ModelVersion,
+    fetch_file,
+    fetch_weights,
+    find_version,
+    parse_address,
+)
 
 Say = Callable[[str], None]
 
@@ -51,10 +60,25 @@ def fetch_starting_model(settings: Settings, address: str) -> StartingModel:
 
     wanted = parse_address(address)
     uri = tracking_uri(settings)
-    version = find_version(uri, wanted)
+    version = _find(uri, wanted, settings.tracking.promotion.champion)
     weights = fetch_weights(uri, version, Path(settings.weights_dir) / "registered")
     names, img_size = model_facts(weights)
     return StartingModel(version, weights.resolve(), names, img_size)
+
+
+def _find(uri: str, wanted: ModelAddress, champion: str) -> ModelVersion:
+    try:
+        return find_version(uri, wanted)
+    except BadInput as error:
+        if wanted.alias != champion:
+            raise
+        raise BadInput(
+            [
+                *error.problems,
+                f"    training registers a challenger; it becomes the first {champion} with: {how_to_run('promote')} "
+                f"--model {shlex.quote(wanted.name)}",
+            ]
+        ) from None
 
 
 def fine_tuning_settings(settings: Settings, model: StartingModel, given: set[str]) -> Settings:

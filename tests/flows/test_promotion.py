@@ -12,6 +12,9 @@ from small_detector import NAMES, SIZE, draw_picture, small_detector, train_smal
 from ray_jobs import promote as promote_job
 from ray_jobs.detector.export import export_onnx
 from ray_jobs.errors import DataError
+from ray_jobs.flows.promotion import is_undecided
+from ray_jobs.flows.run_folder import RunFolder
+from ray_jobs.settings import load_config_with_defaults
 from ray_jobs.tracking.client import connect
 
 
@@ -86,3 +89,33 @@ def test_data_that_has_changed_decides_nothing(shop: Shop, data_yaml: Path, tmp_
     with pytest.raises(DataError, match="is not the data set that shapes version 1 was registered with"):
         promote_job.main(["--model", "shapes", "--data", str(changed / "data.yaml"), *shop.overrides])
     assert shop.registry.champion() is None
+
+
+def test_a_promotion_by_hand_decides_by_the_rules_of_the_version_s_own_run(tmp_path: Path) -> None:
+    own = ["data_check.patient_id_pattern=^(.)_", "tracking.promotion.min_images=3", "tracking.promotion.champion=best"]
+    run = load_config_with_defaults(None, [*own, "tracking.experiment=theirs", "tracking.promotion.metric=map50_95"])
+    config = tmp_path / "config.yaml"
+    config.write_text("tracking:\n  promotion:\n    metric: sensitivity\n")
+    options = promote_job._parse(
+        ["--model", "shapes", "--config", str(config), "tracking.promotion.min_images=5", "tracking.uri=sqlite:///x.db"]
+    )
+    settings = load_config_with_defaults(options.config, options.overrides)
+    used = promote_job._with_rules_of(run, settings, promote_job._given(options))
+    rules = used.tracking.promotion
+    assert (rules.min_images, rules.metric, rules.champion) == (5, "sensitivity", "best")
+    assert used.data_check.patient_id_pattern == "^(.)_"
+    assert (used.tracking.uri, used.tracking.experiment) == ("sqlite:///x.db", "xray-detector")
+
+
+def test_only_a_finished_run_of_these_settings_without_a_decision_is_undecided(tmp_path: Path) -> None:
+    settings = load_config_with_defaults(None, ["tracking.tags.fine_tuned_from=shapes version 1"])
+    run = RunFolder(tmp_path / "run")
+    assert not is_undecided(run, settings)
+    run.claim(settings, "f" * 64)
+    assert not is_undecided(run, settings)
+    run.write_state(status="finished")
+    assert is_undecided(run, settings)
+    assert not is_undecided(run, settings.model_copy(update={"epochs": 7}))
+    (run.path / "promotion.json").write_text("{}")
+    assert not is_undecided(run, settings)
+    run.release()
