@@ -202,7 +202,7 @@ class Reporter:
         name = "b" if self._newest == "a" else "a"
         try:
             report.capture_checkpoint()(folder)
-            write_manifest(folder, report.epoch, False, report.batch_size)
+            write_manifest(folder, report.epoch, report.last, report.batch_size)
             self.task.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
         except StoreOutage as error:
             logger.warning("trial %d: no checkpoint after epoch %d: %s", self.task.number, report.epoch, error)
