@@ -58,20 +58,20 @@ class BucketHandler(FileSystemHandler):
         self.delete_dir(path)
 
     def delete_root_dir_contents(self) -> None:
-        """Never."""
-        raise NotImplementedError("a whole bucket is not deleted")
+        """Refused: other runs keep their checkpoints in the same bucket."""
+        raise NotImplementedError("a whole bucket is never deleted: other runs keep their checkpoints in it")
 
     def delete_file(self, path: str) -> None:
         """Delete one object."""
         self.storage.delete_keys([self._key(path)])
 
     def move(self, src: str, dest: str) -> None:
-        """Never needed."""
-        raise NotImplementedError
+        """Refused: Ray Train does not ask for it, and unverified objects would come of it."""
+        raise NotImplementedError(f"move {src} {dest}: objects of a run are written once, verified")
 
     def copy_file(self, src: str, dest: str) -> None:
-        """Never needed."""
-        raise NotImplementedError
+        """Refused: Ray Train does not ask for it, and unverified objects would come of it."""
+        raise NotImplementedError(f"copy_file {src} {dest}: objects of a run are written once, verified")
 
     def open_input_stream(self, path: str) -> Any:
         """The object's bytes, fetched as a whole."""
@@ -89,8 +89,8 @@ class BucketHandler(FileSystemHandler):
         return pyarrow.PythonFile(_Upload(self.storage, self._key(path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
-        """Never needed."""
-        raise NotImplementedError
+        """Refused: an object store cannot append."""
+        raise NotImplementedError(f"append to {path}: an object store cannot append")
 
     def _key(self, path: str) -> str:
         return path.strip("/").partition("/")[2]

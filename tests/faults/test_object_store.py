@@ -1,8 +1,5 @@
 """An object store that goes away in every way a network knows: nothing dies, nothing is missing, nobody waits."""
 
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,20 +21,6 @@ from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.slow
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """moto's S3 server in a process of its own, with a bucket."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    address = next(line.split()[-1] for line in process.stderr if "Running on" in line)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    yield address
-    process.terminate()
-    process.wait(10)
-    process.stderr.close()
 
 
 @pytest.fixture
