@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.drive import EPOCHS, SMALL, Drive, epochs, journal
+from tests.faults.drive import SMALL, Drive, epochs, journal
 
 pytestmark = pytest.mark.slow
 POISON = Path(__file__).with_name("poison")
@@ -36,14 +36,15 @@ def test_nan_is_rolled_back_a_hang_is_ended_and_too_little_memory_stops_the_run(
         said = drive.wait_for("rolled back: epoch 3: the loss is not finite")
         assert "going on from the last good checkpoint with half the learning rate" in drive.lines[said - 1]
         said = drive.wait_for("(cluster.hang_timeout_s): it, or a rank that it waits for, stands still", after=said)
-        said = drive.wait_for("epoch 6/", after=said)
+        drive.wait_for("epoch 5/", after=said)
         began = time.monotonic()
         said_all = drive.end(code=1)
-        timing(f"out of memory on one rank: all ended after {time.monotonic() - began:.1f} s, an epoch included")
+        timing(f"out of memory on one rank: all ended after {time.monotonic() - began:.1f} s, two epochs included")
     assert "rank 1: out of memory on cpu with batch_size 18 (9 per worker) at 64 px; try batch_size=8" in said_all
     assert list((tmp_path / "plan").iterdir()) == []
     found = epochs(run)
-    assert sorted(found) == list(range(1, EPOCHS - 1))
+    # Memory runs out at the beginning of epoch 7: Ray may hear of that before it has read the report of epoch 6.
+    assert sorted(found) in (list(range(1, 6)), list(range(1, 7)))
     assert [found[n] for n in (1, 2)] == [reference[n] for n in (1, 2)]
     assert found[3] != reference[3]  # half the learning rate
     for line in journal(run):
