@@ -160,6 +160,15 @@ class RetrainSettings(Section):
     replay_data: str | None = None  # data.yaml of the old images; None: what the model's run was trained on
 
 
+class SpeedSettings(Section):
+    """What makes training faster; each can be switched off."""
+
+    gpu_augmentation: bool = True  # batches are made on the GPU where its memory holds the pixels
+    gpu_graph: bool = True  # a step is recorded once and replayed; one GPU per run, one batch size
+    fused_optimizer: bool = True  # one kernel for all parameters
+    fused_attention: bool = True  # PyTorch's attention kernel for the area attention of YOLO12
+
+
 class ExportSettings(Section):
     """The ONNX file."""
 
@@ -197,6 +206,7 @@ class Settings(TrainingArguments):
     storage: StorageSettings = StorageSettings()
     tracking: TrackingSettings = TrackingSettings()
     export: ExportSettings = ExportSettings()
+    speed: SpeedSettings = SpeedSettings()
     retrain: RetrainSettings = RetrainSettings()
 
     @model_validator(mode="after")

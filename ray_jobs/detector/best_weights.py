@@ -14,6 +14,8 @@ def write_weights(trainer: Any, path: Path) -> None:
     """Write the trainer's averaged (EMA) model in fp16, as Ultralytics' own final files are."""
     model = deepcopy(trainer.ema.ema).half().to(memory_format=torch.contiguous_format)
     model.criterion = None
+    for module in model.modules():
+        vars(module).pop("forward", None)  # what acceleration put there is not for a file
     for value in model.state_dict().values():
         if value.is_floating_point():
             torch.nan_to_num_(value)  # what fp16 cannot hold

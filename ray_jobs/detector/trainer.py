@@ -7,6 +7,8 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.detector.acceleration import attend_at_once, device_loader, fuse_optimizer, record_steps
 from ray_jobs.detector.best_weights import write_weights
+from ray_jobs.detector.device_loader import DeviceLoader
 from ray_jobs.detector.epoch_report import EpochReport, Progress, WriteCheckpoint, plain_names
 from ray_jobs.detector.finite import check_finite
 from ray_jobs.detector.loader import SeededLoader
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
+from ray_jobs.detector.step_graph import StepGraph
 from ray_jobs.detector.training_state import (
     capture_state,
     copied,
@@ -37,6 +42,7 @@ from ray_jobs.detector.training_state import (
 )
 from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
+from ray_jobs.settings import SpeedSettings
 
 PROGRESS_S = 1.0  # between two words on progress
 
@@ -58,9 +64,12 @@ class DetectorTraining(DetectionTrainer):
         *,
         carried: bool = False,
         lr_scale: float = 1.0,
+        speed: SpeedSettings,
         on_batch: Callable[[], None] = lambda: None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
+        self.speed = speed
+        self._graph: StepGraph | None = None
         self.index, self.place, self.report, self.on_progress = index, place, report, on_progress
         self.resume_from, self.cache_folder = resume_from, cache_folder
         self.carried, self.lr_scale = carried, lr_scale
@@ -120,7 +129,7 @@ class DetectorTraining(DetectionTrainer):
         batch_size: int = 16,
         rank: int = 0,  # noqa: ARG002 - Ultralytics' signature
         mode: str = "train",
-    ) -> InfiniteDataLoader:
+    ) -> InfiniteDataLoader | DeviceLoader:
         """Batches of this rank; ``batch_size`` is the rank's share for validation, training shares the global batch."""
         dataset = self.build_dataset(dataset_path, mode, batch_size)
         distributed = self.place.world_size > 1
@@ -136,13 +145,22 @@ class DetectorTraining(DetectionTrainer):
         sampler = EpochBatchSampler(
             len(dataset), self.batch_size, self.args.seed, self.place.rank, self.place.world_size
         )
+        if loader := device_loader(self.speed, dataset, sampler, self.place, self.args):
+            return loader
         return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics does, in the memory layout of the model."""
+        """As Ultralytics does, gray given to all three channels, in the memory layout of the model."""
+        if self._graph is not None and self._graph.takes(batch):
+            return batch
         batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        batch["img"] = batch["img"].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return batch
+
+    def _close_dataloader_mosaic(self) -> None:
+        super()._close_dataloader_mosaic()
+        if isinstance(self.train_loader, DeviceLoader):
+            self.train_loader.ranges = replace(self.train_loader.ranges, mosaic=0.0)
 
     # -- model ----------------------------------------------------------------------------------------------------
 
@@ -151,12 +169,19 @@ class DetectorTraining(DetectionTrainer):
         init_seeds(self.args.seed, deterministic=self.args.deterministic)
         return super().setup_model()
 
+    def build_optimizer(self, *arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
+        """As Ultralytics does."""
+        optimizer = super().build_optimizer(*arguments, **keywords)
+        return fuse_optimizer(optimizer) if self.speed.fused_optimizer else optimizer
+
     def _build_train_pipeline(self) -> None:
         """Wrap the model for N ranks, then build loaders and optimizer for the rank's share of the batch.
 
         Ultralytics wraps earlier, in a way that fails on a CPU; a world size of one until here keeps it from that.
         """
         self.model = self.model.to(memory_format=torch.channels_last)
+        if self.speed.fused_attention and self.device.type == "cuda":
+            attend_at_once(self.model)
         if self.place.world_size > 1 and self.world_size == 1:
             self.world_size = self.place.world_size
             self.model = nn.parallel.DistributedDataParallel(
@@ -201,6 +226,9 @@ class DetectorTraining(DetectionTrainer):
 
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """Restore the full state: Ultralytics' own way rounds weights and optimizer to fp16."""
+        self._graph = record_steps(self.speed, self)
+        if self._graph is not None:
+            self.optimizer.zero_grad = partial(self.optimizer.zero_grad, set_to_none=False)
         if self.place.world_size > 1:  # after the EMA was copied: validation keeps the plain loss
             self.model.module.criterion = SharedDetectionLoss(self.model.module, self.place.world_size)
         rates = [group["initial_lr"] for group in self.optimizer.param_groups]

@@ -47,7 +47,8 @@ def train_detector(
     from ray_jobs.detector.trainer import DetectorTraining
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
-    how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "on_batch": on_batch, "on_progress": on_progress}
+    how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "speed": settings.speed}
+    how |= {"on_batch": on_batch, "on_progress": on_progress}
     training = DetectorTraining(arguments, index, place, report, resume_from, cache_folder, **how)
     try:
         training.train()

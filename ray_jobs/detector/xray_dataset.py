@@ -75,11 +75,19 @@ class XrayDataset(YOLODataset):
         if not rect_mode or resize_short:
             raise ValueError("an X-ray is never stretched or cropped")
         sample = self.samples[i]
-        height, width = sample.height, sample.width
+        gray = self.gray(i)
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), (sample.height, sample.width), gray.shape
+
+    def gray(self, i: int) -> np.ndarray:
+        """The image as gray pixels of ``shape_of(i)``."""
+        sample, shape = self.samples[i], self.shape_of(i)
+        return self.pixels.get(i, shape, lambda: _read(sample, shape)) if self.pixels else _read(sample, shape)
+
+    def shape_of(self, i: int) -> tuple[int, int]:
+        """Height and width of an image whose long side is ``imgsz``."""
+        height, width = self.samples[i].height, self.samples[i].width
         ratio = self.imgsz / max(height, width)
-        shape = (min(math.ceil(height * ratio), self.imgsz), min(math.ceil(width * ratio), self.imgsz))
-        gray = self.pixels.get(i, shape, lambda: _read(sample, shape)) if self.pixels else _read(sample, shape)
-        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), (height, width), shape
+        return min(math.ceil(height * ratio), self.imgsz), min(math.ceil(width * ratio), self.imgsz)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.seed is None:
