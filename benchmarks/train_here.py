@@ -36,9 +36,7 @@ def main(data: Path, folder: Path, overrides: list[str]) -> None:
     place = Place(device=device)
     began = time.time()
     batch = int(settings.batch_size)
-    train_detector(
-        settings, report.index, place, folder / "run", tell, batch_size=batch, cache_folder=folder / "cache"
-    )
+    train_detector(settings, report.index, place, folder / "run", tell, batch_size=batch, cache_folder=folder / "cache")
     names = ("images_per_second", "val_seconds", "train_seconds", "data_wait_seconds", "val/map50", "val/map50_95")
     figures = {name: [epoch[name] for epoch in epochs] for name in names}
     print(json.dumps({**figures, "total": time.time() - began}))

@@ -17,8 +17,9 @@ class EpochReport:
 
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
     which rank 0 alone knows, and ``data_wait_seconds`` and ``gpu_memory_bytes``, which are each rank's own.
-    ``batch_size`` is the global batch. ``capture_checkpoint()``, on rank 0 alone, copies all that the next epoch
-    depends on, and the best weights; what it returns writes that copy into a folder, at any time and in any thread.
+    ``batch_size`` is the global batch, ``precision`` fp32, bf16 or fp16. ``capture_checkpoint()``, on rank 0 alone,
+    copies all that the next epoch depends on, and the best weights; what it returns writes that copy into a folder, at
+    any time and in any thread.
     """
 
     epoch: int
@@ -28,6 +29,7 @@ class EpochReport:
     last: bool
     batch_size: int
     capture_checkpoint: Callable[[], WriteCheckpoint] | None
+    precision: str = ""
 
 
 @dataclass(frozen=True)

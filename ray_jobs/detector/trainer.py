@@ -7,7 +7,6 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,24 @@ import torch
 import ultralytics.engine.trainer as ultralytics_trainer
 from torch import distributed as dist
 from torch import nn
-from ultralytics.data.build import InfiniteDataLoader, build_dataloader
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import autocast, init_seeds
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.detector.acceleration import attend_at_once, device_loader, fuse_optimizer, record_steps
+from ray_jobs.detector.acceleration import (
+    attend_at_once,
+    deep_convolutions_in_fp32,
+    fuse_optimizer,
+    record_steps,
+)
 from ray_jobs.detector.best_weights import write_weights
-from ray_jobs.detector.device_loader import DeviceLoader
 from ray_jobs.detector.epoch_report import EpochReport, Progress, WriteCheckpoint, plain_names
 from ray_jobs.detector.finite import check_finite
-from ray_jobs.detector.loader import SeededLoader
+from ray_jobs.detector.precision import WORTH_PIXELS, faster_precision
 from ray_jobs.detector.process import Place
-from ray_jobs.detector.sampling import EpochBatchSampler, stable_seed
+from ray_jobs.detector.sampling import stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.step_graph import StepGraph
+from ray_jobs.detector.training_data import TrainingData
 from ray_jobs.detector.training_state import (
     capture_state,
     copied,
@@ -40,14 +42,13 @@ from ray_jobs.detector.training_state import (
     restore_state,
     save_state,
 )
-from ray_jobs.detector.xray_dataset import XrayDataset
 from ray_jobs.errors import TrainingError
 from ray_jobs.settings import SpeedSettings
 
 PROGRESS_S = 1.0  # between two words on progress
 
 
-class DetectorTraining(DetectionTrainer):
+class DetectorTraining(TrainingData):
     """Trains one model on ``place.world_size`` ranks; the process group exists already where there are several.
 
     The name must not contain "Trainer": by that word Ultralytics attaches its own MLflow and Ray Tune callbacks.
@@ -65,10 +66,11 @@ class DetectorTraining(DetectionTrainer):
         carried: bool = False,
         lr_scale: float = 1.0,
         speed: SpeedSettings,
+        choose_precision: bool = False,
         on_batch: Callable[[], None] = lambda: None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.speed = speed
+        self.speed, self.choose_precision = speed, choose_precision
         self._graph: StepGraph | None = None
         self.index, self.place, self.report, self.on_progress = index, place, report, on_progress
         self.resume_from, self.cache_folder = resume_from, cache_folder
@@ -93,74 +95,6 @@ class DetectorTraining(DetectionTrainer):
         for event in ("on_train_batch_start", "on_val_batch_start"):
             self.add_callback(event, lambda _: on_batch())
         self.add_callback("on_train_batch_end", lambda trainer: trainer._say_progress())
-
-    # -- data -----------------------------------------------------------------------------------------------------
-
-    def get_dataset(self) -> dict[str, Any]:
-        """The data set's description from the checked index; nothing is scanned, downloaded or written."""
-        names = dict(enumerate(self.index.names))
-        splits = {split: split for split in self.index.splits}
-        return {**splits, "path": str(self.index.root), "names": names, "nc": len(names), "channels": 3}
-
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> XrayDataset:
-        """A split of the index; ``img_path`` is the split's name."""
-        cache = None
-        if self.cache_folder is not None:
-            cache = self.cache_folder / f"{self.index.fingerprint[:16]}-{img_path}-{self.args.imgsz}.pixels"
-        return XrayDataset(
-            self.index.splits[img_path],
-            img_path=img_path,
-            imgsz=self.args.imgsz,
-            batch_size=batch or 1,
-            augment=mode == "train",
-            hyp=self.args,
-            rect=False,  # validation sees an image as the exported model will: one square
-            single_cls=self.args.single_cls,
-            stride=32,
-            pad=0.0,
-            data=self.data,
-            seed=self.args.seed if mode == "train" else None,
-            cache_file=cache,
-        )
-
-    def get_dataloader(
-        self,
-        dataset_path: str,
-        batch_size: int = 16,
-        rank: int = 0,  # noqa: ARG002 - Ultralytics' signature
-        mode: str = "train",
-    ) -> InfiniteDataLoader | DeviceLoader:
-        """Batches of this rank; ``batch_size`` is the rank's share for validation, training shares the global batch."""
-        dataset = self.build_dataset(dataset_path, mode, batch_size)
-        distributed = self.place.world_size > 1
-        if mode == "val":
-            return build_dataloader(
-                dataset,
-                batch=batch_size,
-                workers=self.args.workers,
-                shuffle=False,
-                rank=self.place.local_rank if distributed else -1,
-                device=self.device,
-            )
-        sampler = EpochBatchSampler(
-            len(dataset), self.batch_size, self.args.seed, self.place.rank, self.place.world_size
-        )
-        if loader := device_loader(self.speed, dataset, sampler, self.place, self.args):
-            return loader
-        return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
-
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics does, gray given to all three channels, in the memory layout of the model."""
-        if self._graph is not None and self._graph.takes(batch):
-            return batch
-        batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        return batch
-
-    def _close_dataloader_mosaic(self) -> None:
-        super()._close_dataloader_mosaic()
-        if isinstance(self.train_loader, DeviceLoader):
-            self.train_loader.ranges = replace(self.train_loader.ranges, mosaic=0.0)
 
     # -- model ----------------------------------------------------------------------------------------------------
 
@@ -226,6 +160,7 @@ class DetectorTraining(DetectionTrainer):
 
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """Restore the full state: Ultralytics' own way rounds weights and optimizer to fp16."""
+        self._settle_precision()
         self._graph = record_steps(self.speed, self)
         if self._graph is not None:
             self.optimizer.zero_grad = partial(self.optimizer.zero_grad, set_to_none=False)
@@ -238,6 +173,26 @@ class DetectorTraining(DetectionTrainer):
             self.scheduler.base_lrs = [rate * self.lr_scale for rate in rates]
             for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
                 group["initial_lr"] = rate
+
+    def _settle_precision(self) -> None:
+        """What ``precision: auto`` means on a CPU: what the run began with, else what is faster here."""
+        if self.choose_precision and self.resume_from is not None:
+            self.args.amp = load_state(self.resume_from / "state.pt").get("amp", False)
+        elif self.choose_precision:
+            pixels = len(self.train_loader.dataset) * self.epochs * self.args.imgsz**2
+            if pixels >= WORTH_PIXELS:
+                share = self.batch_size // self.world_size
+                model = self.model.module if self.world_size > 1 else self.model
+                faster = faster_precision(model, share, self.args.imgsz, self.world_size)
+                self.args.amp = "bf16" if faster == "bf16" else False
+        if self.device.type == "cpu" and self.args.amp == "bf16":
+            deep_convolutions_in_fp32(self.model)
+
+    @property
+    def precision(self) -> str:
+        """The number format of this training: fp32, bf16 or fp16."""
+        words: dict[Any, str] = {False: "fp32", "bf16": "bf16"}
+        return words.get(self.args.amp, "fp16")
 
     def _restore(self, folder: Path) -> None:
         self._resumed = load_state(folder / "state.pt")
@@ -308,7 +263,8 @@ class DetectorTraining(DetectionTrainer):
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
         capture = self._capture_checkpoint if self.place.rank == 0 else None
         metrics = self._epoch_metrics()
-        self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, self.batch_size, capture))
+        how = (self.batch_size, capture, self.precision)
+        self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, *how))
 
     def _epoch_metrics(self) -> dict[str, float]:
         training = self._marks["trained"] - self._marks["epoch"]

@@ -48,6 +48,7 @@ def train_detector(
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
     how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "speed": settings.speed}
+    how |= {"choose_precision": settings.precision == "auto" and place.device == "cpu"}
     how |= {"on_batch": on_batch, "on_progress": on_progress}
     training = DetectorTraining(arguments, index, place, report, resume_from, cache_folder, **how)
     try:
@@ -105,7 +106,7 @@ def resolve_precision(precision: str, device: str) -> bool | str:
     """Ultralytics' ``amp`` for a precision on a device: False, "bf16" or True (fp16)."""
     if precision == "auto":
         if device == "cpu":
-            precision = "fp32"  # small networks lose more to the casts than they win
+            precision = "fp32"  # unless the trainer finds that bf16 is faster
         else:
             import torch
 

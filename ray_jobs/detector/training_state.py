@@ -22,6 +22,7 @@ def capture_state(trainer: Any) -> dict[str, Any]:
         "format": FORMAT,
         "epoch": trainer.epoch,
         "world_size": trainer.place.world_size,
+        "amp": trainer.args.amp,
         "model": model.state_dict(),
         "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None} if pending else {},
         "ema": trainer.ema.ema.state_dict(),

@@ -7,13 +7,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-from ultralytics.data.augment import Compose, Mosaic
+from ultralytics.data.augment import Compose, Mosaic, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
 from ray_jobs.dataset.index import Sample
 from ray_jobs.dataset.pixel_cache import PixelCache
 from ray_jobs.detector.sampling import seeded, unpack
 from ray_jobs.pixels import read_image
+
+
+class Brightness(RandomHSV):
+    """``RandomHSV`` for pixels of one channel: gray has no hue and no saturation. Draws the same numbers."""
+
+    def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """Multiply the brightness."""
+        if self.hgain or self.sgain or self.vgain:
+            gain = 1 + np.random.uniform(-1, 1, 3)[2] * self.vgain
+            labels["img"] = cv2.LUT(labels["img"], np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8))
+            if labels["img"].ndim == 2:
+                labels["img"] = labels["img"][:, :, None]
+        return labels
 
 
 class XrayDataset(YOLODataset):
@@ -58,17 +71,21 @@ class XrayDataset(YOLODataset):
         ]
 
     def build_transforms(self, hyp: Any) -> Compose:
-        """Ultralytics' transforms, with mosaic drawing from all images: its buffer depends on what was read before."""
+        """Ultralytics' transforms, with brightness that knows one channel, and with mosaic drawing from all images:
+        its buffer depends on what was read before."""
         transforms = super().build_transforms(hyp)
         for transform in _walk(transforms):
             if isinstance(transform, Mosaic):
                 transform.buffer_enabled = False
+            if isinstance(transform, RandomHSV):
+                transform.__class__ = Brightness
         return transforms
 
     def load_image(
         self, i: int, rect_mode: bool = True, resize_short: bool = False
     ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-        """The image as gray pixels in three channels, its long side resized to ``imgsz``.
+        """The image as gray pixels, its long side resized to ``imgsz``: one channel for training, where the trainer
+        gives it to all three of the network, and three for Ultralytics' validation.
 
         Returns the pixels and the (height, width) before and after resizing.
         """
@@ -76,7 +93,8 @@ class XrayDataset(YOLODataset):
             raise ValueError("an X-ray is never stretched or cropped")
         sample = self.samples[i]
         gray = self.gray(i)
-        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), (sample.height, sample.width), gray.shape
+        pixels = gray[:, :, None] if self.augment else cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+        return pixels, (sample.height, sample.width), gray.shape
 
     def gray(self, i: int) -> np.ndarray:
         """The image as gray pixels of ``shape_of(i)``."""

@@ -57,6 +57,7 @@ class CheckpointReporter:
                 "started": report.started,
                 "last": report.last,
                 "weights_digest": report.weights_digest,
+                "precision": report.precision,
                 "local_rank": ray.train.get_context().get_local_rank(),
                 "checkpoints_dropped": self.dropped,
                 "checkpoint_blocked_seconds": self.blocked_s,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NOT_METRICS = ("epoch", "started", "last", "weights_digest", "local_rank", "storage_trouble")
+NOT_METRICS = ("epoch", "started", "last", "weights_digest", "precision", "local_rank", "storage_trouble")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Epoch:
     started: float
     ended: float
     metrics: dict[str, float]
+    precision: str = ""
 
     @property
     def loss(self) -> float:
@@ -92,7 +93,8 @@ class JournalReader:
             self.repeated += sum(epoch.number >= metrics["epoch"] for epoch in self.epochs)
             self.epochs = [epoch for epoch in self.epochs if epoch.number < metrics["epoch"]]
         plain = {key: float(value) for key, value in metrics.items() if key not in NOT_METRICS}
-        return Epoch(metrics["epoch"], len(line["weights_digests"]), metrics["started"], line["time"], plain)
+        ranks, precision = len(line["weights_digests"]), metrics.get("precision", "")
+        return Epoch(metrics["epoch"], ranks, metrics["started"], line["time"], plain, precision)
 
     @property
     def best(self) -> Epoch | None:

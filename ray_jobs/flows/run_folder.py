@@ -109,6 +109,13 @@ class RunFolder:
             (self.path / folder).mkdir(exist_ok=True)
         return self
 
+    def record_precision(self, settings: Settings, precision: str) -> None:
+        """Write down what ``precision: auto`` has become, so that the run can be repeated."""
+        if settings.precision == "auto" and precision:
+            partial = self.path / f".{self.settings.name}.partial"
+            settings.model_copy(update={"precision": precision}).save(partial)
+            partial.replace(self.settings)
+
     def write_state(self, **changes: Any) -> None:
         """Change entries of ``run.json``, whole or not at all."""
         state = {**(self.state() if self.exists else {}), **changes, "pid": os.getpid()}

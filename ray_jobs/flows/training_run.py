@@ -134,6 +134,8 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -
             result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
             for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
                 watch_store.heard()
+                if len(reader.epochs) == 1:
+                    run.record_precision(settings, epoch.precision)
                 watch.epoch(epoch)
                 log.epoch(epoch)
             trained = result.get()
