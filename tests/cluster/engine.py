@@ -2,9 +2,9 @@
 
 No image is pulled. The project's own image is built from ``cluster/Dockerfile`` on a Debian base, without its packages:
 the interpreter and the packages that run these tests are mounted read-only in their place. MinIO's place is taken by
-Ceph's S3 gateway, Prometheus, Alertmanager and Redis are Debian's, all from this machine's /usr. Grafana is left out: there is
-no server for it here. Everything else (services, order of start, health checks, networks, volumes, secrets, users) is
-what the compose files say.
+Ceph's S3 gateway, Prometheus, Alertmanager and Redis are Debian's, all from this machine's /usr. Grafana is left out:
+there is no server for it here. Everything else (services, order of start, health checks, networks, volumes, secrets,
+users) is what the compose files say.
 """
 
 import json
