@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -150,6 +151,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="xray-chaos-"))
     folder.chmod(0o755)
     clock = Clock(options.seed, options.minutes, options.faults)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is taken down
     print(f"seed {options.seed}; three containers, their store and MLflow come up ...", flush=True)
     site = Site(folder, DATA_DIR / "nih-cxr8-boxes-mini", options.epochs)
     try:
