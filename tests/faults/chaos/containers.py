@@ -60,6 +60,7 @@ class Site:
             "AWS_REGION": "us-east-1",
             "MLFLOW_TRACKING_USERNAME": "xray",
             "MLFLOW_TRACKING_PASSWORD": secrets["MLFLOW_PASSWORD"],
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",  # read at the end, on a machine that is busy
         }
 
     def _up(self) -> bool:
