@@ -63,9 +63,9 @@ def test_two_hundred_epochs_leave_memory_files_and_store_flat(
     arguments = ["--data", xrays_mini / "data.yaml", "--run-name", "soak", *options]
     with Drive(tmp_path, *arguments, tracking=True, **KEYS, AWS_ENDPOINT_URL=s3_server) as drive:
         samples = Samples(drive, storage)
-        for epoch in range(SETTLED, EPOCHS, 5):
+        for epoch in range(SETTLED, EPOCHS - 15, 5):  # epochs may be reported several at once
             wait_until(lambda: len(epochs(run)) >= epoch, f"epoch {epoch}", timeout=1200)  # noqa: B023
-            samples.take(epoch)
+            samples.take(len(epochs(run)))
         drive.end(timeout=600)
     assert sorted(epochs(run)) == list(range(1, EPOCHS + 1))
     assert not [line for line in journal(run) if line["kind"] == "failure"]
@@ -83,4 +83,5 @@ def test_two_hundred_epochs_leave_memory_files_and_store_flat(
         assert max(files[half:]) <= max(files[:half]) + 8, name
     # KEEP, the last, the one that Ray has not deleted yet, and the one that is being stored.
     assert max(samples.checkpoints) <= KEEP + 3
-    assert max(samples.stored_mb[len(samples.stored_mb) // 2 :]) <= 1.2 * max(samples.stored_mb)
+    half = len(samples.stored_mb) // 2
+    assert max(samples.stored_mb[half:]) <= 1.2 * max(samples.stored_mb[:half])
