@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-faults-all test-cluster dashboards lint
+.PHONY: install demo test test-faults test-faults-all test-cluster chaos dashboards lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -23,6 +23,9 @@ test-faults: install  ## hurt real runs and compare them with one that nothing h
 
 test-faults-all: install  ## also those that take longer
 	$(BIN)/python -m pytest tests/faults
+
+chaos: install  ## a random schedule of faults against training on three containers; CHAOS="--seed 7 --minutes 30"
+	bash .ci/cluster.sh $(BIN)/python -m tests.faults.chaos $(CHAOS)
 
 test-cluster: install
 	$(BIN)/python -m pytest tests/cluster

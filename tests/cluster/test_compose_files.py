@@ -12,7 +12,7 @@ from tests.cluster.engine import PROJECT, SECRETS, compose, new_secrets
 FILES = ("docker-compose-ray-cuda.yaml", "docker-compose-ray-tune.yaml", "docker-compose-yolo-ray.yaml")
 SHARED = "cluster/services.yaml"
 CPU = "cluster/cpu.override.yaml"
-EVERY_PROFILE = ("--profile", "retrain", "--profile", "benchmark")
+EVERY_PROFILE = ("--profile", "retrain", "--profile", "benchmark", "--profile", "redis")
 every_file = pytest.mark.parametrize("file", FILES)
 
 
@@ -56,7 +56,7 @@ def test_the_example_names_every_variable_and_gives_no_secret() -> None:
     }
     lines = (PROJECT / ".env.example").read_text().splitlines()
     described = {match[1]: match[2] for line in lines if (match := re.fullmatch(r"#?([A-Z0-9_]+)=(.*)", line))}
-    assert set(described) == used
+    assert set(described) == used | {"COMPOSE_PROFILES"}  # compose's own
     assert {name: described[name] for name in SECRETS} == dict.fromkeys(SECRETS, "")
 
 
@@ -133,6 +133,34 @@ def test_parts_that_stand_elsewhere_are_not_started(file: str) -> None:
 
 
 @every_file
+def test_the_head_keeps_its_state_in_redis_where_an_address_says_so(file: str) -> None:
+    def services(**variables: str) -> dict:
+        done = compose(file, "config", "--format", "json", environment=new_secrets() | variables)
+        assert done.returncode == 0, done.stdout[-300:]
+        return json.loads(done.stdout)["services"]
+
+    without = services()
+    assert "redis" not in without
+    assert without["ray-head"]["environment"]["RAY_REDIS_ADDRESS"] == ""
+    secret = {"RAY_REDIS_ADDRESS": "redis:6379", "RAY_REDIS_PASSWORD": "a-secret"}
+    kept = services(**secret, COMPOSE_PROFILES="redis")
+    assert {kept["ray-head"]["environment"][name] for name in secret} == set(secret.values())
+    assert kept["ray-head"]["depends_on"]["redis"]["condition"] == "service_healthy"
+    assert kept["redis"]["environment"] == {"REDISCLI_AUTH": "a-secret"}
+    assert "a-secret" not in str(kept["redis"]["command"])
+    assert "a-secret" not in str(kept["ray-worker"])
+    assert "ports" not in kept["redis"]
+    assert "redis" not in services(**secret)  # a server elsewhere
+
+
+@every_file
+def test_a_redis_without_a_password_is_refused(file: str) -> None:
+    done = compose(file, "config", "--quiet", environment=new_secrets() | {"RAY_REDIS_ADDRESS": "redis:6379"})
+    assert done.returncode != 0
+    assert "required variable RAY_REDIS_PASSWORD is missing a value" in done.stdout
+
+
+@every_file
 def test_one_image_for_head_workers_jobs_and_tracking(file: str) -> None:
     services = resolved(file)["services"]
     own = {"ray-head", "ray-worker", "mlflow", "buckets", "tune", "train", "retrain", "benchmark"} & services.keys()
@@ -142,5 +170,5 @@ def test_one_image_for_head_workers_jobs_and_tracking(file: str) -> None:
 @every_file
 def test_images_from_elsewhere_are_pinned(file: str) -> None:
     images = {service["image"] for service in resolved(file)["services"].values()} - {"xray-ray:latest"}
-    assert len(images) == 4
+    assert len(images) == 5
     assert all(re.search(r":(v?\d|RELEASE\.\d)", image) for image in images), images

@@ -11,7 +11,7 @@ from tests.cluster.engine import PROJECT
 
 SCRIPT = PROJECT / "cluster" / "ray-node.sh"
 # Stands in for Ray: says how it was called, then stays (as `ray start --block` does) until its input ends.
-RAY = '#!/bin/sh\necho "gpus=${CUDA_VISIBLE_DEVICES-unset} $*"\ncat >/dev/null\n'
+RAY = '#!/bin/sh\necho "gpus=${CUDA_VISIBLE_DEVICES-unset} $* redis=${RAY_REDIS_ADDRESS-unset}"\ncat >/dev/null\n'
 
 
 class Nodes:
@@ -61,6 +61,13 @@ def test_the_head_offers_no_cpu_and_no_gpu(nodes: Nodes) -> None:
     said = nodes.start("head", RAY_OBJECT_STORE_BYTES="1000")
     assert said.startswith("gpus=unset start --head")
     assert {"--num-cpus=0", "--num-gpus=0", "--object-store-memory=1000", "--block"} <= set(said.split())
+
+
+def test_the_head_keeps_its_state_in_its_memory_or_in_redis(nodes: Nodes) -> None:
+    assert nodes.start("head", RAY_REDIS_ADDRESS="", RAY_REDIS_PASSWORD="").endswith(" redis=unset")
+    said = nodes.start("head", RAY_REDIS_ADDRESS="redis:6379", RAY_REDIS_PASSWORD="x")
+    assert said.endswith(" redis=redis:6379")
+    assert "--redis-password=x" in said.split()
 
 
 def test_a_worker_without_gpus_offers_the_cpus_it_is_told(nodes: Nodes) -> None:

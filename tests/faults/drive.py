@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,20 @@ def clean_environment(**more: str) -> dict[str, str]:
 class Drive:
     """``python -m ray_jobs.train`` with everything it starts; ends all of it when it is closed."""
 
-    def __init__(self, folder: Path, *arguments: str | Path, tracking: bool = False, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str | Path,
+        tracking: bool = False,
+        train: Sequence[str] = (sys.executable, "-m", "ray_jobs.train"),
+        **environment: str,
+    ) -> None:
         """``environment`` may name the cluster to join; without it Ray is started inside the driver."""
         self.mark = uuid.uuid4().hex
         self.lines: list[str] = []
         self._heard = threading.Condition()
         options = [] if tracking else ["tracking.uri=none"]
-        command = [sys.executable, "-m", "ray_jobs.train", *map(str, arguments), *options]
+        command = [*train, *map(str, arguments), *options]
         self.process = subprocess.Popen(
             command,
             cwd=folder,

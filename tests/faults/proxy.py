@@ -20,9 +20,12 @@ CUT_AFTER = 100_000
 
 
 class Proxy:
-    """Listens on ``url`` and forwards to ``target``; ``seen`` counts what each fault did to whom."""
+    """Listens on ``url`` and forwards to ``target``; ``seen`` counts what each fault did to whom.
 
-    def __init__(self, target: str) -> None:
+    ``sent`` has the bytes that each client has sent to the store through it, by the client's address.
+    """
+
+    def __init__(self, target: str, address: str = "127.0.0.1") -> None:
         parts = urlsplit(target)
         assert parts.hostname
         assert parts.port
@@ -32,11 +35,12 @@ class Proxy:
         self.bytes_per_s: float | None = None
         self.error = (503, "SlowDown")
         self.seen: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         self._closed = False
         self._threads: list[threading.Thread] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -95,7 +99,12 @@ class Proxy:
             client.shutdown(socket.SHUT_WR)
 
     def _forward(self, client: socket.socket, cut: bool) -> None:
-        with socket.create_connection(self._target) as server:
+        try:
+            server = socket.create_connection(self._target)
+        except OSError:
+            self.seen["unreachable"] += 1
+            raise
+        with server:
             with self._lock:
                 self._open.add(server)
             back = threading.Thread(target=self._copy, args=(server, client, None), daemon=True)
@@ -114,6 +123,8 @@ class Proxy:
                     time.sleep(len(data) / self.bytes_per_s)
                 target.sendall(data)
                 passed += len(data)
+                if upwards:
+                    self.sent[source.getpeername()[0]] += len(data)
                 if limit and passed > limit:
                     self.seen["cuts"] += 1
                     _reset(source)

@@ -18,23 +18,7 @@ from tests.faults.drive import MARK, clean_environment, marked, wait_until
 from tests.tracking.conftest import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-ASK = """
-import ray, sys
-ray.init(address=sys.argv[1], namespace="kept", logging_level="error")
-
-@ray.remote(num_cpus=1)
-class Counter:
-    def __init__(self):
-        self.count = 0
-
-    def next(self):
-        import os
-        self.count += 1
-        return os.getpid(), self.count
-
-counter = Counter.options(name="counter", lifetime="detached", get_if_exists=True).remote()
-print("COUNTED", *ray.get(counter.next.remote(), timeout=120))
-"""
+ASK = Path(__file__).with_name("counting_actor.py")
 
 
 class Process:
@@ -90,7 +74,7 @@ def test_a_head_with_its_state_in_redis_keeps_the_cluster(
     kept = {**token, "RAY_REDIS_ADDRESS": f"127.0.0.1:{redis}", "RAY_external_storage_namespace": "test"}
 
     def ask() -> tuple[str, int]:
-        command = [sys.executable, "-c", ASK, f"127.0.0.1:{gcs}"]
+        command = [sys.executable, str(ASK), f"127.0.0.1:{gcs}"]
         deadline = time.monotonic() + 240
         while True:
             done = subprocess.run(command, env=clean_environment(**token), capture_output=True, text=True)

@@ -77,6 +77,34 @@ def test_an_outage_in_mid_run_costs_no_checkpoint(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_three_minutes_without_a_store_cost_no_checkpoint_and_no_worker(
+    xrays_mini: Path, tmp_path: Path, proxy: Proxy, reference: dict[int, str], timing: Callable[[str], None]
+) -> None:
+    """Half of them refused, half of them swallowed; the limits are those that a run has by itself."""
+    run = tmp_path / "runs" / "minutes"
+    with start(tmp_path, xrays_mini, proxy, "minutes") as drive:
+        drive.wait_for("epoch 2/")
+        workers = set(drive.workers())
+        for mode in ("refuses", "swallows"):
+            before = proxy.seen[mode]
+            proxy.become(mode)
+            time.sleep(90)
+            assert proxy.seen[mode] > before
+        assert set(drive.workers()) == workers
+        proxy.become("passes")
+        came_back = time.monotonic()
+        drive.wait_for("the object store is back after ")
+        drive.end()
+    timing(f"object store away for 180 s: the run had ended {time.monotonic() - came_back:.0f} s after it came back")
+    assert not [line for line in journal(run) if line["kind"] in ("failure", "outage")]
+    assert epochs(run) == reference
+    stored = stored_checkpoints(run)
+    assert stored[-1] == f"epoch_{EPOCHS:05d}"
+    verify_checkpoints(S3Storage("xrays", "minutes"), stored, tmp_path / "back")
+
+
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_an_outage_longer_than_uploads_wait_is_waited_for_outside(
     xrays_mini: Path, tmp_path: Path, proxy: Proxy, reference: dict[int, str]

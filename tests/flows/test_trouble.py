@@ -48,7 +48,8 @@ def test_each_event_is_said_once_and_faults_are_logged(tmp_path: Path) -> None:
     sayer()
     assert said == [
         "workers were lost: rank 1: its process died; they are started again (failure 1 of 2)",
-        "going on with 1 worker(s) in place of 2",
+        "going on with 1 worker(s) in place of 2: the same epoch, schedule and global batch, but no longer bit for bit "
+        "what it would have been",
     ]
     assert logged == ["rank 1: its process died"]
 

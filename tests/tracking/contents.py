@@ -21,11 +21,13 @@ def log_a_whole_run(tracker: Tracker, epochs: int = 3) -> None:
     tracker.log_artifact(run_dir / "plots", "plots")
 
 
-def contents(uri: str, experiment: str = "xray-detector") -> list[dict[str, Any]]:
-    """Every run of the experiment with all its points, parameters, tags of ours, files, inputs and status."""
+def contents(uri: str, experiment: str = "xray-detector", run_name: str | None = None) -> list[dict[str, Any]]:
+    """Every run of the experiment (of that name) with all its points, parameters, tags of ours, files, inputs and
+    status."""
     client = connect(uri)
     found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id]) if found else []
+    named = f"attributes.run_name = '{run_name}'" if run_name else ""
+    runs = client.search_runs([found.experiment_id], named) if found else []
     return [_run(client, run.info.run_id) for run in runs]
 
 
