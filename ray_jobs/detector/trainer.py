@@ -69,6 +69,7 @@ class DetectorTraining(DetectionTrainer):
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
         self._started = self._data_wait = 0.0
+        self._images_read = self._images_decoded = 0
         self._validation_scale = 1.0
         self.model: Any
         self.tloss: Any
@@ -139,7 +140,10 @@ class DetectorTraining(DetectionTrainer):
         return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics does, in the memory layout of the model."""
+        """As Ultralytics does, in the memory layout of the model; counts what was read for the batch."""
+        for read, decoded in batch.pop("reads", ()):
+            self._images_read += read
+            self._images_decoded += decoded
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
@@ -241,6 +245,7 @@ class DetectorTraining(DetectionTrainer):
             restore_gradients(self, self._resumed["gradients"])
             self._resumed = None
         self._marks["epoch"], self._started, self._data_wait = time.perf_counter(), time.time(), 0.0
+        self._images_read = self._images_decoded = 0
         self._marks["batch"] = self._marks["said"] = self._marks["epoch"]
 
     def _count_batch(self) -> None:
@@ -291,6 +296,8 @@ class DetectorTraining(DetectionTrainer):
             "train_seconds": training,
             "val_seconds": time.perf_counter() - self._marks["trained"],
             "data_wait_seconds": self._data_wait,
+            "images_cached": float(self._images_read - self._images_decoded),
+            "images_decoded": float(self._images_decoded),
         }
         if self.device.type == "cuda":
             speed["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))

@@ -19,7 +19,9 @@ from ray_jobs.pixels import read_image
 class XrayDataset(YOLODataset):
     """A split of a checked data set. With ``seed`` set, an item is a function of (seed, epoch, index).
 
-    ``cache_file`` names a pixel cache that all processes of this node share; None decodes every time.
+    ``cache_file`` names a pixel cache that all processes of this node share; None decodes every time. An item of a
+    seeded data set says under ``reads`` how many images were read for it (a mosaic is made of four), and how many of
+    them had to be decoded: loader processes have no other way to tell.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class XrayDataset(YOLODataset):
         self.samples = samples
         self.seed = seed
         self.pixels: PixelCache | None = None
+        self._reads = self._decodes = 0  # in this process
         super().__init__(*args, **kwargs)
         if cache_file is not None:
             self.pixels = PixelCache(cache_file, len(samples), self.imgsz)
@@ -78,15 +81,23 @@ class XrayDataset(YOLODataset):
         height, width = sample.height, sample.width
         ratio = self.imgsz / max(height, width)
         shape = (min(math.ceil(height * ratio), self.imgsz), min(math.ceil(width * ratio), self.imgsz))
-        gray = self.pixels.get(i, shape, lambda: _read(sample, shape)) if self.pixels else _read(sample, shape)
+
+        def decode() -> np.ndarray:
+            self._decodes += 1
+            return _read(sample, shape)
+
+        self._reads += 1
+        gray = self.pixels.get(i, shape, decode) if self.pixels else decode()
         return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), (height, width), shape
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.seed is None:
             return super().__getitem__(index)
         epoch, sample = unpack(index)
+        reads, decodes = self._reads, self._decodes
         with seeded(self.seed, epoch, sample):
-            return super().__getitem__(sample)
+            item: dict[str, Any] = super().__getitem__(sample)
+        return item | {"reads": (self._reads - reads, self._decodes - decodes)}
 
 
 def _read(sample: Sample, shape: tuple[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from ray_jobs.errors import PlatformError
 from ray_jobs.flows.run_log import FINISH_TIMEOUT_S, flatten
 from ray_jobs.flows.search.journal import Event, SearchState, TrialRecord
 from ray_jobs.flows.search.preparation import PreparedSearch
+from ray_jobs.tracking.null_tracker import TrackingFigures
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -65,6 +66,10 @@ class SearchLog:
         prepared = self._prepared
         name = f"{trial.number:04d}"
         return self._tracker.child(name, f"{prepared.folder.name}-{name}", {**prepared.space.fixed, **trial.parameters})
+
+    def figures(self) -> TrackingFigures:
+        """How the delivery of the record is doing."""
+        return self._tracker.figures()
 
     def finish(self, summary: dict[str, Any], files: list[Path]) -> TrackingOutcome:
         """The end of a search: its figures and files."""

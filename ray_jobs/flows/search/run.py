@@ -103,6 +103,7 @@ def _run(
         prepared.plan.gpus * prepared.plan.workers,
     )
     log = SearchLog(prepared, state)
+    measures.tracking(log.figures)
     for event in journal.read():
         state.apply(event, replayed=True)
         log.event(event, replayed=True)
