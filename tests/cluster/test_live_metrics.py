@@ -37,7 +37,8 @@ SEARCH = {
     "space": {"optimizer": "AdamW", "lr0": {"loguniform": [0.001, 0.01]}},
     "budget": {"samples": 4, "epochs": 2},
     "scheduler": {"grace_epochs": 1, "reduction_factor": 2.0},
-    "max_concurrent": 1,  # the training has the other CPUs
+    "resources": {"cpus": 1},  # the training has the other two
+    "max_concurrent": 1,
 }
 # What this machine cannot have: read back from recorded series instead.
 RECORDED = {

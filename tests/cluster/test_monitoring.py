@@ -18,7 +18,7 @@ def checked(tool: str, *arguments: str) -> str:
     """Run a tool that must succeed; returns what it said."""
     if shutil.which(tool) is None:
         pytest.fail(f"{tool} is missing: run .ci/cluster.sh, which installs it")
-    done = subprocess.run([tool, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    done = subprocess.run([tool, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
