@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ray_jobs.telemetry import METRICS
 from tests.cluster.engine import HERE, PROJECT
 
 CLUSTER = PROJECT / "cluster"
+OPERATIONS = PROJECT / "docs" / "operations.md"
 
 
 def checked(tool: str, *arguments: str) -> str:
@@ -67,6 +69,19 @@ def test_no_alert_looks_at_a_metric_that_is_not_declared() -> None:
 
 def test_alertmanager_settings_are_valid() -> None:
     assert "1 inhibit rules" in checked("amtool", "check-config", str(CLUSTER / "alertmanager" / "alertmanager.yaml"))
+
+
+def test_the_receivers_of_the_runbook_are_valid(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(global:.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    settings = (CLUSTER / "alertmanager" / "alertmanager.yaml").read_text()
+    (tmp_path / "alertmanager.yaml").write_text(example + settings[settings.index("inhibit_rules:") :])
+    assert "2 receivers" in checked("amtool", "check-config", str(tmp_path / "alertmanager.yaml"))
+
+
+def test_the_runbook_lists_the_alerts_by_severity() -> None:
+    for severity in ("page", "warn"):
+        [listed] = re.findall(rf"^\| `{severity}` \|.*\| ([\w, ]+) \|$", OPERATIONS.read_text(), re.MULTILINE)
+        assert set(listed.split(", ")) == {each["alert"] for each in alerts() if each["labels"]["severity"] == severity}
 
 
 def test_grafana_finds_its_data_and_its_dashboards() -> None:
