@@ -135,8 +135,9 @@ def build() -> Any:
         ),
         number(
             "Ranks up",
-            "Ranks that train at this moment.",
-            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"})) or vector(0)',
+            "Ranks that train at this moment; nothing where the run does not train.",
+            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"})) '
+            'or 0 * max(ray_xray_run_stage{run="$run", stage="train"} == 1)',
             limits=[(None, "red"), (1, "green")],
         ),
         number("Ranks wanted", "What the run asked for, at most.", _last("ray_xray_world_size_wanted")),
