@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -37,8 +38,8 @@ def free_port() -> int:
 class Prometheus:
     """A Prometheus of its own, with the project's rules."""
 
-    def __init__(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
+    def __init__(self, folder: Path, jobs: list[dict[str, Any]], port: int | None = None) -> None:
+        self.url = f"http://127.0.0.1:{port or free_port()}"
         settings = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules) for rules in RULES],
@@ -68,6 +69,10 @@ class Prometheus:
             raise AssertionError(f"{query}: {error.read().decode()}") from None
         return found
 
+    def now(self, query: str) -> list[dict[str, Any]]:
+        """The series of a query at this moment."""
+        return self.between(query, time.time() - 1, time.time())
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
@@ -77,8 +82,9 @@ class Prometheus:
 class LiveCluster:
     """Started by ``start``, which may fail half way; ``close`` ends whatever was started."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """``environment``: more of it, for Ray and for jobs."""
+        self.folder, self._prometheus_port = folder, free_port()
         self.store = f"http://127.0.0.1:{free_port()}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "AWS_"))}
         self.environment = {
@@ -87,12 +93,15 @@ class LiveCluster:
             "PYTHONPATH": str(PROJECT),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
+            "RAY_worker_niceness": "0",  # as jobs that start Ray themselves have it
             "XRAY_READ_TOKEN": TOKEN,
             "AWS_ENDPOINT_URL": self.store,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
             "S3_BUCKET": BUCKET,
+            "RAY_PROMETHEUS_HOST": f"http://127.0.0.1:{self._prometheus_port}",
+            **environment,
         }
         self._log = (folder / "processes.log").open("w")
         self._started: list[subprocess.Popen[Any]] = []
@@ -106,9 +115,8 @@ class LiveCluster:
         self.head = self._run([sys.executable, HERE / "ray_head.py"], **pipes)
         ready = next((line.split() for line in self.head.stdout if line.startswith("READY")), None)
         assert ready, self.said()
-        _, self.address, session = ready
-        self.environment["RAY_ADDRESS"] = self.address
-        discovery = f"{session}/prom_metrics_service_discovery.json"
+        _, self.environment["RAY_ADDRESS"], self.session, self.dashboard = ready
+        discovery = f"{self.session}/prom_metrics_service_discovery.json"
         wait_for("the list of Ray's metrics ports", Path(discovery).is_file, timeout=60)
         probe = free_port()
         self._run([sys.executable, PROJECT / "cluster" / "probe.py", str(probe)])
@@ -116,7 +124,7 @@ class LiveCluster:
             {"job_name": "ray", "file_sd_configs": [{"files": [discovery], "refresh_interval": "1s"}]},
             {"job_name": "probe", "static_configs": [{"targets": [f"127.0.0.1:{probe}"]}]},
         ]
-        self.prometheus = Prometheus(self.folder / "prometheus", jobs)
+        self.prometheus = Prometheus(self.folder / "prometheus", jobs, self._prometheus_port)
 
     def client(self) -> Any:
         """A client of the object store."""

@@ -43,9 +43,17 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
-def test_every_alert_is_tested_for_firing() -> None:
-    told = (HERE / "alerts.test.yaml").read_text()
-    assert {alert["alert"] for alert in alerts() if f"{alert['alert']} " not in told} == set()
+def test_every_alert_is_tested_for_firing_and_for_not_firing() -> None:
+    fires, keeps_quiet = set(), set()
+    for world in yaml.safe_load((HERE / "alerts.test.yaml").read_text())["tests"]:
+        checks = world["promql_expr_test"]
+        named = set(re.findall(r"\w+", str([each for each in checks if each.get("exp_samples")])))
+        fires |= named
+        if any(not each.get("exp_samples") for each in checks):
+            keeps_quiet |= named
+    names = {alert["alert"] for alert in alerts()}
+    assert names - fires == set()
+    assert names - keeps_quiet == set()
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
