@@ -7,6 +7,7 @@ configured is not asked.
 """
 
 import base64
+import contextlib
 import os
 import signal
 import sys
@@ -128,8 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # who asked has gone meanwhile
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
         """Every scrape is not worth a line."""

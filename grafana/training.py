@@ -135,8 +135,9 @@ def build() -> Any:
         ),
         number(
             "Ranks up",
-            "Ranks that train at this moment.",
-            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"})) or vector(0)',
+            "Ranks that train at this moment; nothing where the run does not train.",
+            'sum(max by (run, rank) (ray_xray_rank_up{run="$run"})) '
+            'or 0 * max(ray_xray_run_stage{run="$run", stage="train"} == 1)',
             limits=[(None, "red"), (1, "green")],
         ),
         number("Ranks wanted", "What the run asked for, at most.", _last("ray_xray_world_size_wanted")),
@@ -203,17 +204,16 @@ def build() -> Any:
             limits=[(None, "green"), (1, "orange")],
         ),
         number(
-            "Read from the node's copy",
-            "Share of the images that needed no fetching or decoding.",
-            'sum(last_over_time(ray_xray_cache_hits{run="$run"}[$__range])) / '
-            '(sum(last_over_time(ray_xray_cache_hits{run="$run"}[$__range])) + '
-            'sum(last_over_time(ray_xray_cache_misses{run="$run"}[$__range])))',
+            "Read from the pixel cache",
+            "Share of the images that needed no decoding. Low after the first epoch: the node's disk is full.",
+            f"sum({_last('ray_xray_cache_hits', 'rank')}) / "
+            f"(sum({_last('ray_xray_cache_hits', 'rank')}) + sum({_last('ray_xray_cache_misses', 'rank')}))",
             "percentunit",
         ),
         number(
             "Copied to nodes",
-            "Bytes of the data set that were copied for this run.",
-            'sum(max by (node) (last_over_time(ray_xray_copied_bytes{run="$run"}[$__range])))',
+            "Bytes of the data set that were fetched from a bucket for this run.",
+            f"sum({_last('ray_xray_copied_bytes', 'node')})",
             "bytes",
         ),
     ]

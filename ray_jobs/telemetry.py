@@ -134,8 +134,8 @@ TRIAL_SECONDS = _gauge("tuning", "trial_seconds", "seconds", "How long each tria
 CHECK_FINDINGS = _gauge("data", "check_findings", "findings", "What the data check found.", "run", "severity")
 CHECK_SECONDS = _gauge("data", "check_seconds", "seconds", "What the data check took.")
 CHECK_IMAGES = _gauge("data", "check_images", "images", "Images in the data set.")
-CACHE_HITS = _gauge("data", "cache_hits", "images", "Images read from the node's copy or cache.", "run", "node")
-CACHE_MISSES = _gauge("data", "cache_misses", "images", "Images that had to be fetched or decoded.", "run", "node")
+CACHE_HITS = _gauge("data", "cache_hits", "images", "Images read from the node's pixel cache.", "run", "rank")
+CACHE_MISSES = _gauge("data", "cache_misses", "images", "Images that had to be decoded.", "run", "rank")
 COPIED_BYTES = _gauge("data", "copied_bytes", "bytes", "Bytes copied to this node for the run.", "run", "node")
 
 # Tracking, from the driver.

@@ -109,6 +109,14 @@ class Page:
             (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")
         ]
 
+    def is_whole(self, page: Path, width: int) -> None:
+        """A page without anything else, at this width: nothing wider than it, nothing refused, nothing fetched."""
+        self.open(page.as_uri(), width)
+        assert self.run("document.documentElement.scrollWidth") <= width
+        assert self.run("document.querySelectorAll('h2').length") > 1
+        assert self.problems == []
+        assert {url.partition(":")[0] for url in self.requested} <= {"file", "data"}
+
     def screenshot(self, path: Path) -> None:
         """What is in the window now, as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -13,6 +13,7 @@ from ray_jobs import telemetry
 from ray_jobs.flows.measures import CAUSES, RankMeasures, RunMeasures, cause_of
 from ray_jobs.telemetry import METRICS, Meter, Metric, NullMeter, open_meter
 
+PROJECT = Path(__file__).parents[1]
 LABELS = {
     "run",
     "rank",
@@ -56,6 +57,19 @@ def test_a_name_is_declared_once() -> None:
     source = Path(telemetry.__file__).read_text(encoding="utf-8")
     declared = re.findall(r"^[A-Z0-9_]+ = (?:_gauge|_counter|Metric)\(", source, re.MULTILINE)
     assert len(declared) == len(METRICS) > 40
+
+
+def test_every_metric_is_set_somewhere_and_every_measure_is_told() -> None:
+    """A metric that nobody sets leaves its panel empty for ever, and no test of the panel would notice."""
+    sources = {file: file.read_text(encoding="utf-8") for file in (PROJECT / "ray_jobs").rglob("*.py")}
+    rooms = {file: text for file, text in sources.items() if file.name == "measures.py"}
+    names = [name for name, value in vars(telemetry).items() if isinstance(value, Metric) and value.exporter == "ray"]
+    assert [name for name in names if not any(f"t.{name}" in text for text in rooms.values())] == []
+    calls = re.sub(r"^ *(class|def) .*$", "", "".join(sources.values()), flags=re.MULTILINE)
+    for file, text in rooms.items():
+        told = {"".join(pair) for pair in re.findall(r"^class (\w+)|^(?:    )?def ([a-z]\w*)", text, re.MULTILINE)}
+        assert told
+        assert {name for name in told if not re.search(rf"\bmeasures\.{name}\b|\b{name}\(", calls)} == set(), file
 
 
 def test_without_ray_nothing_is_measured_and_nothing_breaks() -> None:

@@ -123,6 +123,8 @@ def test_mlflow_has_the_search_and_each_trial_once(found: tuple[Path, str, list[
     parent = runs["first"]
     assert parent.info.status == "FINISHED"
     assert "space.lr0" in parent.data.params
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "best_config.yaml", "trials.csv"} <= files
     children = [run for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == TRIALS
     for child in children:

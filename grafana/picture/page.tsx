@@ -16,6 +16,7 @@ declare const DATA: { board: Any; answers: Record<string, Any[]>; began: number;
 const { board, answers, began, ended } = DATA;
 const theme = createTheme({ colors: { mode: "light" } });
 const ROW = 38, COLUMN = 1500 / 24, STILL_THERE_S = 5;
+const STEP_MS = 2000; // of the answers; as a server does, so that a gap stays a gap
 const range: Any = { from: dateTime(began * 1000), to: dateTime(ended * 1000), raw: { from: "", to: "" } };
 
 const known = Object.values(standardTransformers).filter((t: Any, at, all: Any[]) => all.findIndex((o) => o.id === t.id) === at);
@@ -43,7 +44,7 @@ function framesOf(panel: Any): Any[] {
     }
     const { custom, ...defaults } = panel.fieldConfig.defaults;
     return found.map((s) => toDataFrame({ refId: target.refId, fields: [
-      { name: "Time", type: FieldType.time, values: s.values.map((v: Any) => v[0] * 1000) },
+      { name: "Time", type: FieldType.time, config: { interval: STEP_MS }, values: s.values.map((v: Any) => v[0] * 1000) },
       { name: "Value", type: FieldType.number, labels: s.metric, values: s.values.map((v: Any) => parseFloat(v[1])),
         config: { ...defaults, displayNameFromDS: named(target.legendFormat, s.metric), custom: { lineWidth: 2, ...custom } } },
     ] }));

@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ray_jobs.dataset.copies import alone, make_room, use
@@ -33,11 +33,15 @@ TRUSTED_FOR_S = 24 * 3600  # after that, or a new boot, workers compare every ha
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a copy comes from: the address, the digest of its listing, and its folder, the same on every node."""
+    """Where a copy comes from: the address, the digest of its listing, and its folder, the same on every node.
+
+    ``copied``: the bytes that the driver fetched for it; 0 where its node had them.
+    """
 
     url: str
     digest: str
     folder: Path
+    copied: int = field(default=0, compare=False)
 
     @property
     def files(self) -> Path:
@@ -74,25 +78,24 @@ def copy_here(url: str, cache: Path, say: Say = print, listing: tuple[RemoteFile
     digest = _digest(bucket.url, listing)
     name = (bucket.prefix or bucket.bucket).rpartition("/")[2]
     origin = Origin(bucket.url, digest, cache.absolute() / f"{'data' if name == 'images' else name}-{digest[:12]}")
-    _bring(origin, bucket, listing, say, trust=False)
-    return origin
+    return replace(origin, copied=_bring(origin, bucket, listing, say, trust=False))
 
 
-def bring_here(origin: Origin, say: Say = print) -> None:
-    """Bring the data set that the driver has checked to this node; what every worker calls.
+def bring_here(origin: Origin, say: Say = print) -> int:
+    """Bring the data set that the driver has checked to this node; what every worker calls. Returns the bytes fetched.
 
     Asks the bucket for nothing where the copy is whole. Raises as ``copy_here`` does, and ``PlatformError`` where the
     bucket holds something else by now.
     """
-    _bring(origin, open_bucket_folder(origin.url), None, say, trust=True)
+    return _bring(origin, open_bucket_folder(origin.url), None, say, trust=True)
 
 
-def _bring(origin: Origin, bucket: BucketFolder, listing: tuple[RemoteFile, ...] | None, say: Say, trust: bool) -> None:
+def _bring(origin: Origin, bucket: BucketFolder, listing: tuple[RemoteFile, ...] | None, say: Say, trust: bool) -> int:
     try:
         use(origin.folder)
         with alone(origin.folder / "lock", lambda: say(f"waiting for another process that copies {origin.url}")):
             copy = _Copy(origin)
-            copy.complete(bucket, listing or copy.listed() or _same_listing(bucket, origin), say, trust)
+            return copy.complete(bucket, listing or copy.listed() or _same_listing(bucket, origin), say, trust)
     except OSError as error:
         raise StorageError(
             f"{origin.folder}: cannot be written to: {error.strerror or error}; set storage.data_cache (or "
@@ -128,8 +131,8 @@ class _Copy:
             return ()
         return tuple(RemoteFile(*row) for row in json.loads(self._listing.read_text(encoding="utf-8")))
 
-    def complete(self, bucket: BucketFolder, listing: tuple[RemoteFile, ...], say: Say, trust: bool) -> None:
-        """Fetch what is missing or is not what it should be."""
+    def complete(self, bucket: BucketFolder, listing: tuple[RemoteFile, ...], say: Say, trust: bool) -> int:
+        """Fetch what is missing or is not what it should be; returns its bytes."""
         if not self._listing.exists():
             rows = [[file.name, file.size, file.etag] for file in listing]
             _write_whole(self._listing, json.dumps(rows))
@@ -141,6 +144,7 @@ class _Copy:
             self._fetch(bucket, missing, len(listing), say)
         if missing or not quick:
             _write_whole(self._verified, _boot())
+        return sum(file.size for file in missing)
 
     def _trusted(self) -> bool:
         try:

@@ -16,7 +16,8 @@ class EpochReport:
     """What every rank says after every epoch.
 
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
-    which rank 0 alone knows, and ``data_wait_seconds`` and ``gpu_memory_bytes``, which are each rank's own.
+    which rank 0 alone knows, and ``data_wait_seconds``, ``gpu_memory_bytes``, ``images_cached`` and ``images_decoded``
+    (read for training), which are each rank's own.
     ``batch_size`` is the global batch, ``precision`` fp32, bf16 or fp16. ``capture_checkpoint()``, on rank 0 alone,
     copies all that the next epoch depends on, and the best weights; what it returns writes that copy into a folder, at
     any time and in any thread.

@@ -80,6 +80,7 @@ class DetectorTraining(TrainingData):
         self._resumed: dict[str, Any] | None = None
         self._marks: dict[str, float] = {}
         self._started = self._data_wait = 0.0
+        self._images_read = self._images_decoded = 0
         self._validation_scale = 1.0
         self.model: Any
         self.tloss: Any
@@ -224,6 +225,7 @@ class DetectorTraining(TrainingData):
             restore_gradients(self, self._resumed["gradients"])
             self._resumed = None
         self._marks["epoch"], self._started, self._data_wait = time.perf_counter(), time.time(), 0.0
+        self._images_read = self._images_decoded = 0
         self._marks["batch"] = self._marks["said"] = self._marks["epoch"]
 
     def _count_batch(self) -> None:
@@ -275,6 +277,8 @@ class DetectorTraining(TrainingData):
             "train_seconds": training,
             "val_seconds": time.perf_counter() - self._marks["trained"],
             "data_wait_seconds": self._data_wait,
+            "images_cached": float(self._images_read - self._images_decoded),
+            "images_decoded": float(self._images_decoded),
         }
         if self.device.type == "cuda":
             speed["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))

@@ -27,6 +27,8 @@ class TrainingData(DetectionTrainer):
     speed: SpeedSettings
     cache_folder: Path | None
     _graph: StepGraph | None
+    _images_read: int
+    _images_decoded: int
 
     def get_dataset(self) -> dict[str, Any]:
         """The data set's description from the checked index; nothing is scanned, downloaded or written."""
@@ -82,7 +84,11 @@ class TrainingData(DetectionTrainer):
         return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics does, gray given to all three channels, in the memory layout of the model."""
+        """As Ultralytics does, gray given to all three channels, in the memory layout of the model; counts what was
+        read for the batch."""
+        for read, decoded in batch.pop("reads", ()):
+            self._images_read += read
+            self._images_decoded += decoded
         if self._graph is not None and self._graph.takes(batch):
             return batch
         batch = super().preprocess_batch(batch)

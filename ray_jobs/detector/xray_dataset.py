@@ -32,7 +32,9 @@ class Brightness(RandomHSV):
 class XrayDataset(YOLODataset):
     """A split of a checked data set. With ``seed`` set, an item is a function of (seed, epoch, index).
 
-    ``cache_file`` names a pixel cache that all processes of this node share; None decodes every time.
+    ``cache_file`` names a pixel cache that all processes of this node share; None decodes every time. An item of a
+    seeded data set says under ``reads`` how many images were read for it (a mosaic is made of four), and how many of
+    them had to be decoded: loader processes have no other way to tell.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class XrayDataset(YOLODataset):
         self.samples = samples
         self.seed = seed
         self.pixels: PixelCache | None = None
+        self._reads = self._decodes = 0  # in this process
         super().__init__(*args, **kwargs)
         if cache_file is not None:
             self.pixels = PixelCache(cache_file, len(samples), self.imgsz)
@@ -99,7 +102,13 @@ class XrayDataset(YOLODataset):
     def gray(self, i: int) -> np.ndarray:
         """The image as gray pixels of ``shape_of(i)``."""
         sample, shape = self.samples[i], self.shape_of(i)
-        return self.pixels.get(i, shape, lambda: _read(sample, shape)) if self.pixels else _read(sample, shape)
+
+        def decode() -> np.ndarray:
+            self._decodes += 1
+            return _read(sample, shape)
+
+        self._reads += 1
+        return self.pixels.get(i, shape, decode) if self.pixels else decode()
 
     def shape_of(self, i: int) -> tuple[int, int]:
         """Height and width of an image whose long side is ``imgsz``."""
@@ -111,8 +120,10 @@ class XrayDataset(YOLODataset):
         if self.seed is None:
             return super().__getitem__(index)
         epoch, sample = unpack(index)
+        reads, decodes = self._reads, self._decodes
         with seeded(self.seed, epoch, sample):
-            return super().__getitem__(sample)
+            item: dict[str, Any] = super().__getitem__(sample)
+        return item | {"reads": (self._reads - reads, self._decodes - decodes)}
 
 
 def _read(sample: Sample, shape: tuple[int, int]) -> np.ndarray:

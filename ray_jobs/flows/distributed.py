@@ -90,22 +90,25 @@ def train_worker(config: dict[str, TrainingTask]) -> None:
         threads=task.cpus,
     )
     _check_shared(task.storage)
+    copied = 0
     if task.index.origin:
-        _bring_data(task.index.origin)
+        copied = _bring_data(task.index.origin)
         barrier()  # other nodes may copy for hours; where training waits, it does so for half an hour only
     work_dir = scratch_folder("worker")
     try:
         with room_for(0, work_dir):
-            _train(task, place, work_dir)
+            _train(task, place, work_dir, copied)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
 
 
-def _train(task: TrainingTask, place: "Place", work_dir: Path) -> None:
+def _train(task: TrainingTask, place: "Place", work_dir: Path, copied: int) -> None:
     from ray_jobs.detector.process import prepare_process
 
     prepare_process(place)
     measures = RankMeasures(task.run, place.rank, task.storage.url)
+    if copied:  # by another process of this node, or by nobody
+        measures.copied(copied)
     reporter = CheckpointReporter(task.storage, measures)
     resume_from = _resume_folder(task.storage, work_dir)
     try:
@@ -179,12 +182,12 @@ class NoDataHere(Exception):
     """This node cannot have a copy of the data set, in a run that others can go on with."""
 
 
-def _bring_data(origin: Origin) -> None:
+def _bring_data(origin: Origin) -> int:
     """As ``bring_here``; once the run has a checkpoint, what fails costs a restart and not the run."""
     import ray.train
 
     try:
-        bring_here(origin)
+        return bring_here(origin)
     except PlatformError as error:
         if ray.train.get_checkpoint() is None:
             raise

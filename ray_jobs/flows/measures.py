@@ -65,8 +65,13 @@ class RankMeasures:
         self._meter = t.open_meter(run=run, rank=str(rank))
         self._sender = ProgressSender(address) if rank == 0 else None
         self._stored = self._finished = self._failures = 0
+        self._cached = self._decoded = 0.0
         self._storing = False
         self._meter.set(t.RANK_UP, 1)
+
+    def copied(self, count: int) -> None:
+        """So many bytes of the data set were brought to this node by this process."""
+        self._meter.set(t.COPIED_BYTES, count, node=_node())
 
     def progress(self, progress: Progress) -> None:
         """Called about once a second within an epoch."""
@@ -85,6 +90,10 @@ class RankMeasures:
         self._meter.set(t.LAST_STEP, time.time())
         self._meter.set(t.DATA_WAIT_SECONDS, metrics["data_wait_seconds"])
         self._meter.set(t.DATA_WAIT_RATIO, metrics["data_wait_seconds"] / max(metrics["train_seconds"], 1e-9))
+        self._cached += metrics.get("images_cached", 0.0)
+        self._decoded += metrics.get("images_decoded", 0.0)
+        self._meter.set(t.CACHE_HITS, self._cached)
+        self._meter.set(t.CACHE_MISSES, self._decoded)
         if "gpu_memory_bytes" in metrics:
             self._meter.set(t.GPU_MEMORY, metrics["gpu_memory_bytes"])
         if report.capture_checkpoint:
@@ -156,6 +165,7 @@ class RunMeasures:
             self._meter.set(t.CHECK_FINDINGS, count, severity=severity)
         self._meter.set(t.CHECK_IMAGES, sum(split.images for split in report.counts.values()))
         self._meter.set(t.CHECK_SECONDS, seconds)
+        self._meter.set(t.COPIED_BYTES, report.index.origin.copied if report.index.origin else 0, node=_node())
 
     def epoch(self, epoch: Epoch, best: Epoch | None) -> None:
         """An epoch as the journal has it, and the best so far."""
@@ -182,18 +192,7 @@ class RunMeasures:
 
     def tracking(self, figures: Callable[[], TrackingFigures]) -> None:
         """Where to ask how tracking is doing, every few seconds."""
-
-        def look() -> None:
-            now = figures()
-            self._meter.set(t.SPOOLED, now.pending)
-            self._meter.set(t.TRACKING_SENT, now.sent)
-            self._meter.set(t.TRACKING_REPLAYED, now.late)
-            self._meter.forget(t.RUN_INFO)
-            self._meter.set(
-                t.RUN_INFO, 1, ray_job=_ray_job(), mlflow_experiment=now.experiment_id, mlflow_run=now.run_id
-            )
-
-        self._meter.watch(look)
+        watch_tracking(self._meter, figures)
 
     def tested(self, map50: float | None) -> None:
         """What the best weights are worth on the test split."""
@@ -204,10 +203,6 @@ class RunMeasures:
         """A model version was registered."""
         self._meter.add(t.REGISTERED)
 
-    def promotion(self, decision: str) -> None:
-        """Whether the new model takes the old one's place: ``promoted`` or ``kept``."""
-        self._meter.add(t.PROMOTIONS, decision=decision)
-
     def diverged(self) -> None:
         """A loss or a weight was no number; the next epoch that comes through takes this back."""
         self._meter.set(t.LOSS_FINITE, 0, rank="driver")
@@ -217,22 +212,32 @@ class RunMeasures:
         self._meter.close()
 
 
-class NodeMeasures:
-    """A node's own: what of the data set it had, and what had to be brought to it."""
+def watch_tracking(meter: t.NullMeter, figures: Callable[[], TrackingFigures]) -> None:
+    """Tell every few seconds how the delivery of a run's record is doing, and where to find the run elsewhere."""
 
-    def __init__(self, run: str, node: str) -> None:
-        """``node``: its address, as Ray knows it."""
-        self._meter = t.open_meter(run=run, node=node)
+    def look() -> None:
+        now = figures()
+        meter.set(t.SPOOLED, now.pending)
+        meter.set(t.TRACKING_SENT, now.sent)
+        meter.set(t.TRACKING_REPLAYED, now.late)
+        meter.forget(t.RUN_INFO)
+        meter.set(t.RUN_INFO, 1, ray_job=_ray_job(), mlflow_experiment=now.experiment_id, mlflow_run=now.run_id)
 
-    def data(self, hits: int, misses: int, copied_bytes: int) -> None:
-        """So far in this run: images that were there, images that were not, bytes copied."""
-        self._meter.set(t.CACHE_HITS, hits)
-        self._meter.set(t.CACHE_MISSES, misses)
-        self._meter.set(t.COPIED_BYTES, copied_bytes)
+    meter.watch(look)
 
-    def close(self) -> None:
-        """Hand over what is left."""
-        self._meter.close()
+
+def count_decision(run: str, decision: str) -> None:
+    """Whether a run's model becomes the champion: ``promoted``, ``refused``, ``waiting`` or ``none``."""
+    meter = t.open_meter(run=run)
+    meter.add(t.PROMOTIONS, decision=decision)
+    meter.close()
+
+
+def _node() -> str:
+    """This node's address, as Ray knows it."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())
 
 
 def _ray_job() -> str:

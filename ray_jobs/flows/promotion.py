@@ -20,6 +20,7 @@ from ray_jobs.dataset.source import describe_data
 from ray_jobs.entry import how_to_run
 from ray_jobs.errors import BadInput, DataError, ExportError, PlatformError, TrackingError, WeightsError
 from ray_jobs.flows.assessment import BATCH, device_of
+from ray_jobs.flows.measures import count_decision
 from ray_jobs.flows.preparation import check_data, find_data
 from ray_jobs.flows.retraining import tracking_uri
 from ray_jobs.flows.run_folder import RunFolder
@@ -241,4 +242,5 @@ def _write(run: RunFolder, state: str, **entries: Any) -> dict[str, Any]:
     partial = run.path / f".{FILE}.partial"
     partial.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     partial.replace(run.path / FILE)
+    count_decision(run.name, state)
     return outcome

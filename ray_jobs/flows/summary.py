@@ -12,6 +12,8 @@ from ray_jobs.flows.journal import JournalReader
 from ray_jobs.flows.preparation import Prepared
 from ray_jobs.tracking.tracker import TrackingOutcome
 
+MOST_CLASSES = 20  # that the summary shows: with the lines below it fits a screen; the report has all
+
 
 def make_summary(
     prepared: Prepared,
@@ -77,8 +79,11 @@ def print_summary(summary: dict[str, Any], run: Path) -> None:
     for title in ("", "boxes", "mAP50", "mAP50-95", "precision", "recall", "F1"):
         table.add_column(title, justify="left" if not title else "right")
     keys = ("map50", "map50_95", "precision", "recall", "f1")
-    for name, figures in measured["per_class"].items():
+    classes = list(measured["per_class"].items())
+    for name, figures in classes[:MOST_CLASSES]:
         table.add_row(name, str(figures["boxes"]), *(_figure(figures[key]) for key in keys))
+    if len(classes) > MOST_CLASSES:
+        table.add_row(f"and {len(classes) - MOST_CLASSES} more")
     table.add_section()
     table.add_row("all", str(measured["boxes"]), *(_figure(measured[key]) for key in keys))
     console = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node for the live metrics test: prints its address, session folder, and ends with its input."""
+"""A Ray cluster of one node for tests: prints its address, session folder and dashboard, and ends with its input."""
 
 import sys
 
@@ -13,6 +13,6 @@ cluster = ray.cluster_utils.Cluster(
         "_system_config": {"metrics_report_interval_ms": 1000},
     },
 )
-print("READY", cluster.address, cluster.head_node.get_session_dir_path(), flush=True)
+print("READY", cluster.address, cluster.head_node.get_session_dir_path(), cluster.webui_url, flush=True)
 sys.stdin.read()
 cluster.shutdown()

@@ -1,5 +1,6 @@
 """What the three compose files and .env.example say, as the current compose reads them."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -58,6 +59,13 @@ def test_the_example_names_every_variable_and_gives_no_secret() -> None:
     described = {match[1]: match[2] for line in lines if (match := re.fullmatch(r"#?([A-Z0-9_]+)=(.*)", line))}
     assert set(described) == used | {"COMPOSE_PROFILES"}  # compose's own
     assert {name: described[name] for name in SECRETS} == dict.fromkeys(SECRETS, "")
+
+
+def test_every_variable_of_the_example_has_a_comment_above_it() -> None:
+    variable = re.compile(r"#?[A-Z0-9_]+=.*")
+    lines = (PROJECT / ".env.example").read_text().splitlines()
+    pairs = itertools.pairwise(lines)
+    assert [line for above, line in pairs if variable.fullmatch(line) and not re.match(r"# \w", above)] == []
 
 
 def test_no_secret_has_a_default() -> None:
@@ -119,6 +127,47 @@ def test_every_node_has_the_same_folders(file: str) -> None:
         own = {target: mounts[target]["source"] for target in ("/app/runs", "/app/weights", "/data-cache")}
         assert own == {"/app/runs": "runs", "/app/weights": "weights", "/data-cache": "data-cache"}
         assert services[node]["environment"]["XRAY_DATA_CACHE"] == "/data-cache"
+
+
+@every_file
+def test_what_must_last_lies_in_volumes_of_the_environment(file: str) -> None:
+    configuration = resolved(file)
+    kept = {
+        "ray-head": {"/app/runs", "/app/weights"},
+        "mlflow": {"/mlflow"},
+        "minio": {"/data"},
+        "prometheus": {"/prometheus"},
+        "alertmanager": {"/alertmanager"},
+        "grafana": {"/var/lib/grafana"},
+    }
+    for service, folders in kept.items():
+        mounts = {mount["target"]: mount for mount in configuration["services"][service]["volumes"]}
+        for folder in folders:
+            assert mounts[folder]["type"] == "volume", (service, folder)
+            volume = configuration["volumes"][mounts[folder]["source"]]["name"]
+            assert volume.startswith(f"{configuration['name']}_"), volume
+
+
+@every_file
+def test_the_object_store_is_another_one_by_one_variable(file: str) -> None:
+    services = resolved(file, OBJECT_STORE_IMAGE="quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z")["services"]
+    assert services["minio"]["image"] == services["object-store-user"]["image"]
+    assert services["minio"]["image"].startswith("quay.io/")
+
+
+@every_file
+def test_grafana_asks_for_a_login_and_can_stand_in_frames(file: str) -> None:
+    services = resolved(file)["services"]
+    settings, head = services["grafana"]["environment"], services["ray-head"]["environment"]
+    assert settings["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert settings["GF_SECURITY_ALLOW_EMBEDDING"] == "true"
+    [port] = services["grafana"]["ports"]
+    assert head["RAY_GRAFANA_IFRAME_HOST"] == f"http://localhost:{port['published']}"
+    assert head["RAY_GRAFANA_HOST"] == f"http://grafana:{port['target']}"
+    asked_for = resolved(file, GRAFANA_ANONYMOUS="true")["services"]["grafana"]["environment"]
+    assert asked_for["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert asked_for["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
 @every_file

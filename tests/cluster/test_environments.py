@@ -98,6 +98,8 @@ def test_the_run_and_its_artifacts_are_in_mlflow(trained: SimpleNamespace, outsi
     names = {path.rsplit("/", 1)[-1] for path in outside.artifacts(trained.run)}
     assert {"best.pt", "best.onnx"} <= names
     assert any(key.startswith("mlflow/") for key in trained.objects)
+    # Through the server: whoever logs to it or reads from it needs no key of the store.
+    assert trained.run["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
 
 
 @pytest.mark.usefixtures("trained")

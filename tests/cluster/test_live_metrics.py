@@ -1,47 +1,45 @@
-"""A real Prometheus scrapes a real Ray cluster while it really trains, and loses a worker on the way.
+"""A real Prometheus scrapes a real Ray cluster while jobs really run, one of which loses a worker on the way.
 
-Every query of every panel and every metric of every alert must return data. The list is printed (pytest -rP).
+A training on X-rays from a bucket, with its promotion; a search; a read server. Every query of every panel and every
+metric of every alert must return data. The list is printed (pytest -rP).
 """
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import threading
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from tests.cluster.engine import PROJECT, wait_for
+from tests.cluster.live_cluster import BUCKET, RULES, TOKEN, LiveCluster, Prometheus, free_port
 
-HERE = Path(__file__).parent
 BOARDS = sorted((PROJECT / "grafana" / "dashboards").glob("*.json"))
-RULES = sorted((PROJECT / "cluster" / "prometheus" / "rules").glob("*.yaml"))
-SMALL = ["epochs=5", "img_size=96", "batch_size=8", "pretrained=false", "device=cpu", "workers=0", "samples=0"]
-WORKERS = ["cluster.num_workers=2", "cluster.cpus_per_worker=1", "cluster.max_failures=3", "export.onnx=false"]
-MAKE_BUCKET = """
-import boto3, time
-for _ in range(100):
-    try:
-        boto3.client("s3").create_bucket(Bucket="xray-ray")
-        break
-    except Exception:
-        time.sleep(0.2)
-"""
+SMALL = ["batch_size=8", "pretrained=false", "device=cpu", "workers=0", "samples=0", "cluster.cpus_per_worker=1"]
+TRAINING = [
+    *SMALL,
+    "epochs=5",
+    "img_size=96",
+    "cluster.num_workers=2",
+    "cluster.max_failures=3",
+    "tracking.promotion.when=always",
+]
+SEARCH = {
+    "space": {"optimizer": "AdamW", "lr0": {"loguniform": [0.001, 0.01]}},
+    "budget": {"samples": 4, "epochs": 2},
+    "scheduler": {"grace_epochs": 1, "reduction_factor": 2.0},
+    "resources": {"cpus": 1},  # the training has the other two
+    "max_concurrent": 1,
+}
 # What this machine cannot have: read back from recorded series instead.
 RECORDED = {
     "ray_node_gpus_utilization": '{ip="10.0.0.1",GpuIndex="0",instance="10.0.0.1:8080"} 87',
@@ -51,155 +49,45 @@ RECORDED = {
     "xray_probe_seconds": '{service="mlflow"} 0.03',
     "up": '{job="ray",instance="10.0.0.1:8080"} 1',
 }
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def free_port() -> int:
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return int(it.getsockname()[1])
-
-
-class Prometheus:
-    """A Prometheus of its own, with the project's rules."""
-
-    def __init__(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
-        settings = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(rules) for rules in RULES],
-            "scrape_configs": jobs,
-        }
-        folder.mkdir(exist_ok=True)
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-        where = self.url.removeprefix("http://")
-        command = ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/tsdb"]
-        self.log = (folder / "log").open("w+")
-        self.process = subprocess.Popen([*command, f"--web.listen-address={where}"], stdout=self.log, stderr=self.log)
-        wait_for("Prometheus", self.ready, timeout=60)
-
-    def ready(self) -> bool:
-        try:
-            return bool(urllib.request.urlopen(f"{self.url}/-/ready", timeout=2).status == 200)
-        except OSError:
-            return False
-
-    def between(self, query: str, start: float, end: float) -> list[dict[str, Any]]:
-        """The series of a query over a time, two seconds apart."""
-        asked = urllib.parse.urlencode({"query": query, "start": start, "end": end, "step": 2})
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/query_range?{asked}", timeout=30) as answer:
-                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{query}: {error.read().decode()}") from None
-        return found
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-        self.log.close()
-
-
-def in_a_terminal(
-    command: list[str], environment: dict[str, str], folder: Path
-) -> tuple[subprocess.Popen[bytes], list[bytes]]:
-    """Start a command on a pseudo-terminal; what it says is collected while it runs."""
-    ours, theirs = pty.openpty()
-    variables = environment | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
-    process = subprocess.Popen(command, cwd=folder, env=variables, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said: list[bytes] = []
-
-    def collect() -> None:
-        while True:
-            try:
-                said.append(os.read(ours, 65536))
-            except OSError:  # the other end is closed
-                os.close(ours)
-                return
-
-    threading.Thread(target=collect, daemon=True).start()
-    return process, said
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
 def live(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The run after its end: what Prometheus saw, what the terminal showed, the run's folder."""
+    """The jobs after their end: what Prometheus saw, what the terminal showed, the run's folder."""
     for tool in ("prometheus", "promtool"):
         if shutil.which(tool) is None:
             missing = pytest.fail if os.environ.get("CI") else pytest.skip
             missing(f"{tool} is missing: run .ci/cluster.sh, which installs it")
     folder = tmp_path_factory.mktemp("live")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-    environment = {**clean, **token, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
-    errors = (folder / "errors").open("w+")
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
-    head = subprocess.Popen([sys.executable, HERE / "ray_head.py"], env=environment, **pipes)
-    started: list[subprocess.Popen[Any]] = []
-    prometheus = None
+    cluster = LiveCluster(folder)
     try:
-        ready = next((line.split() for line in head.stdout if line.startswith("READY")), None)
-        assert ready, (folder / "errors").read_text()
-        _, address, session = ready
-        discovery = f"{session}/prom_metrics_service_discovery.json"
-        wait_for("the list of Ray's metrics ports", Path(discovery).is_file, timeout=60)
-        probe = start_probe(folder, environment, started)
-        jobs = [
-            {"job_name": "ray", "file_sd_configs": [{"files": [discovery], "refresh_interval": "1s"}]},
-            {"job_name": "probe", "static_configs": [{"targets": [probe]}]},
-        ]
-        prometheus = Prometheus(folder / "prometheus", jobs)
+        cluster.start()
+        size = cluster.put(xrays_mini, "mini")
         began = time.time()
         run = folder / "runs" / "live"
-        command = [
-            sys.executable,
-            "-m",
-            "ray_jobs.train",
-            "--data",
-            str(xrays_mini / "data.yaml"),
-            "--run-name",
-            "live",
-        ]
-        joined = environment | {"RAY_ADDRESS": address}
-        trainer, said = in_a_terminal([*command, *SMALL, *WORKERS], joined, folder)
-        started.append(trainer)
-        search = subprocess.Popen([sys.executable, HERE / "small_search.py", address], env=joined, **pipes)
-        started.append(search)
-        killed = kill_a_worker_after_an_epoch(head.pid, run, trainer)
-        code = trainer.wait(600)
-        assert code == 0, b"".join(said).decode()
-        assert next(search.stdout).startswith("MEASURED"), (folder / "errors").read_text()
-        time.sleep(3)  # the last values are scraped
+        data = ["--data", f"s3://{BUCKET}/mini/data.yaml", f"storage.data_cache={folder / 'cache'}"]
+        trainer, said = cluster.in_a_terminal("train", *data, "--run-name", "live", *TRAINING)
+        (folder / "tune.yaml").write_text(yaml.safe_dump(SEARCH))
+        tuning = ["--data", xrays_mini / "data.yaml", "--tune", folder / "tune.yaml", "--run-name", "search"]
+        search = cluster.job("tune", *tuning, *SMALL, "img_size=64", "export.onnx=false")
+        killed = kill_a_worker_after_an_epoch(cluster.head.pid, run, trainer)
+        assert trainer.wait(900) == 0, b"".join(said).decode()
+        trained = time.time()
+        assert search.wait(600) == 0, cluster.said()
+        read_some_x_rays(cluster, run / "weights" / "best.onnx", xrays_mini)
         yield SimpleNamespace(
-            prometheus=prometheus, run=run, said=b"".join(said).decode(), began=began, killed=killed, ended=time.time()
+            prometheus=cluster.prometheus,
+            run=run,
+            said=b"".join(said).decode(),
+            began=began,
+            killed=killed,
+            trained=trained,
+            ended=time.time(),
+            size=size,
         )
     finally:
-        for process in started:
-            process.kill()
-            process.wait(30)
-            for pipe in (process.stdin, process.stdout):
-                if pipe:
-                    pipe.close()
-        if prometheus:
-            prometheus.stop()
-        head.stdin.close()
-        head.wait(60)
-        head.stdout.close()
-        errors.close()
-
-
-def start_probe(folder: Path, environment: dict[str, str], started: list[subprocess.Popen[Any]]) -> str:
-    """An object store and cluster/probe.py that asks it; returns where the probe answers."""
-    store, port = free_port(), free_port()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    variables = environment | keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{store}", "S3_BUCKET": "xray-ray"}
-    with (folder / "probe").open("w") as log:
-        quiet: dict[str, Any] = {"env": variables, "stdout": log, "stderr": log}
-        started.append(subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(store)], **quiet))
-        subprocess.run([sys.executable, "-c", MAKE_BUCKET], **quiet, timeout=60)
-        started.append(subprocess.Popen([sys.executable, PROJECT / "cluster" / "probe.py", str(port)], **quiet))
-    return f"127.0.0.1:{port}"
+        cluster.close()
 
 
 def kill_a_worker_after_an_epoch(head: int, run: Path, trainer: subprocess.Popen[bytes]) -> float:
@@ -222,6 +110,27 @@ def is_train_worker(process: psutil.Process) -> bool:
         return any("RayTrainWorker" in part for part in process.cmdline())
     except psutil.Error:
         return False
+
+
+def read_some_x_rays(cluster: LiveCluster, model: Path, xrays: Path) -> None:
+    """Three, one after the other, by a read server of the cluster."""
+    port = free_port()
+    server = cluster.job("read_server", "--model", model, "--port", port)
+
+    def reads() -> bool:
+        assert server.poll() is None, cluster.said()
+        return "reading with" in cluster.said()
+
+    wait_for("the read server", reads, timeout=240)
+    time.sleep(4)  # the counters' first samples are scraped
+    for image in sorted((xrays / "images" / "test").iterdir())[:3]:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "image/png"}
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/v1/findings", image.read_bytes(), headers)
+        assert urllib.request.urlopen(asked, timeout=60).status == 200
+        time.sleep(1.5)
+    time.sleep(3)  # the last values are scraped
+    server.send_signal(signal.SIGTERM)
+    server.wait(60)
 
 
 def as_asked(where: str, query: str) -> str:
@@ -286,6 +195,33 @@ def test_every_metric_of_every_alert_returns_data(live: SimpleNamespace, recorde
             print(f"{source:8} {len(found):3} series  {rule['alert']}  |  {series}")
             assert found, (rule["alert"], series)
         live.prometheus.between(rule["expr"], live.began, live.ended)  # is at least accepted
+
+
+def test_what_is_measured_is_what_happened(live: SimpleNamespace) -> None:
+    def last(query: str) -> dict[str, float]:
+        found = live.prometheus.between(f"max by (run) (last_over_time({query}[1h]))", live.ended - 1, live.ended)
+        return {each["metric"]["run"]: float(each["values"][-1][1]) for each in found}
+
+    assert last("ray_xray_copied_bytes") == {"live": live.size}
+    decoded = last('ray_xray_cache_misses{rank="0"}')["live"] + last('ray_xray_cache_misses{rank="1"}')["live"]
+    assert decoded < 2 * 54  # each once, but for those that both ranks wanted at the same moment
+    assert last('ray_xray_cache_hits{rank="0"}')["live"] > 54
+    assert last("ray_xray_registered_models_total") == {"live": 1}
+    decided = json.loads((live.run / "promotion.json").read_text())["state"]
+    assert last(f'ray_xray_promotions_total{{decision="{decided}"}}') == {"live": 1}
+    trials = [last(f'ray_xray_trials{{state="{state}"}}')["search"] for state in ("finished", "stopped", "failed")]
+    assert [sum(trials), trials[2]] == [4, 0]
+    summary = json.loads((live.run.parent / "search" / "summary.json").read_text())
+    assert last("ray_xray_search_epochs") == {"search": summary["epochs_run"]}
+    assert last("ray_xray_search_epochs_saved") == {"search": summary["epochs_saved"]}
+
+
+def test_links_find_the_run_and_the_search_in_mlflow(live: SimpleNamespace) -> None:
+    found = live.prometheus.between("ray_xray_run_info != 0", live.began, live.ended)
+    told = {(each["metric"]["run"], each["metric"]["mlflow_run"]) for each in found if each["metric"]["mlflow_run"]}
+    summaries = {name: live.run.parent / name / "summary.json" for name in ("live", "search")}
+    assert told == {(name, json.loads(file.read_text())["mlflow_run_id"]) for name, file in summaries.items()}
+    assert all(each["metric"]["ray_job"] and each["metric"]["mlflow_experiment"] for each in found)
 
 
 def test_a_restarted_worker_leaves_no_second_series(live: SimpleNamespace) -> None:

@@ -72,8 +72,10 @@ def test_every_file_is_copied_once_and_none_beside(stored: dict[str, Path], gate
     assert names_below(origin.files) == set(stored)
     assert all((origin.files / name).read_bytes() == file.read_bytes() for name, file in stored.items())
     assert sorted(gate.gets) == sorted(f"xrays/sets/chest/{name}" for name in stored)
-    assert copy_here(URL, tmp_path) == origin
-    bring_here(origin)
+    again = copy_here(URL, tmp_path)
+    assert again == origin
+    assert (origin.copied, again.copied) == (sum(file.stat().st_size for file in stored.values()), 0)
+    assert bring_here(origin) == 0
     assert len(gate.gets) == len(stored)
     assert origin.folder.stat().st_mode & 0o077 == 0, "X-rays of patients are nobody else's"
 

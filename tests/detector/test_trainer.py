@@ -14,6 +14,7 @@ from small_detector import draw_picture, small_detector
 
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import read_description
+from ray_jobs.dataset.index import DatasetIndex
 
 SCRIPT = Path(__file__).with_name("train_one_rank.py")
 SMALL = ["epochs=3", "img_size=96", "batch_size=8", "close_mosaic=1", "nbs=20"]  # nbs: gradients wait between epochs
@@ -65,6 +66,19 @@ def test_two_ranks_train_the_model_that_one_would(index: Path, tmp_path: Path, a
         assert first[0][name] == pytest.approx(alone[1][0][name], rel=0.05)  # batch norm sees half a batch
     assert [epoch["last"] for epoch in first] == [False, False, True]
     assert not (tmp_path / "run" / "work1" / "weights" / "best.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_is_decoded_once_and_then_comes_from_the_cache(
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]], workers: int
+) -> None:
+    """Counted through loader processes too; mosaics read four images for one until the last epoch."""
+    told = train(index, tmp_path / "run", f"workers={workers}")[0] if workers else alone[1]
+    images = len(DatasetIndex.load(index).splits["train"])
+    assert sum(epoch["images_decoded"] for epoch in told) == images
+    assert told[0]["images_decoded"] > told[-1]["images_decoded"] == 0
+    assert [told[-1]["images_cached"], told[1]["images_cached"] > images] == [images, True]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from ray_jobs.errors import PlatformError
 from ray_jobs.flows.run_log import FINISH_TIMEOUT_S, flatten
 from ray_jobs.flows.search.journal import Event, SearchState, TrialRecord
 from ray_jobs.flows.search.preparation import PreparedSearch
+from ray_jobs.tracking.null_tracker import TrackingFigures
 from ray_jobs.tracking.tracker import TrackingOutcome, open_tracker
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -22,18 +23,8 @@ class SearchLog:
 
     def __init__(self, prepared: PreparedSearch, state: SearchState) -> None:
         """Begin the record, or go on with it."""
-        folder, tracking = prepared.folder, prepared.settings.tracking
         self._prepared, self._state = prepared, state
-        self._tracker = open_tracker(
-            folder.path,
-            folder.name,
-            uri=tracking.uri,
-            experiment=tracking.experiment,
-            output_dir=folder.path.parent,
-            tags={**tracking.tags, **_SOURCE},
-            artifacts=tracking.artifacts,
-            resume=(folder.path / "tracking").exists(),
-        )
+        self._tracker = _tracker_of(prepared)
         search = prepared.search.as_dict()
         space = {f"space.{name}": str(values) for name, values in search.pop("space").items()}
         self._tracker.log_params(space | {f"tune.{key}": value for key, value in flatten(search).items()})
@@ -66,6 +57,10 @@ class SearchLog:
         name = f"{trial.number:04d}"
         return self._tracker.child(name, f"{prepared.folder.name}-{name}", {**prepared.space.fixed, **trial.parameters})
 
+    def figures(self) -> TrackingFigures:
+        """How the delivery of the record is doing."""
+        return self._tracker.figures()
+
     def finish(self, summary: dict[str, Any], files: list[Path]) -> TrackingOutcome:
         """The end of a search: its figures and files."""
         figures = {key: summary[key] for key in ("epochs_run", "epochs_saved", "gpu_hours", "cpu_hours", "seconds")}
@@ -85,6 +80,27 @@ class SearchLog:
                 self._child(trial).finish("KILLED", {"state": trial.state, "reason": "the search was stopped"})
         self._tracker.set_tags({"cause": cause[:500]})
         self._tracker.finish(status, timeout_s=10.0)
+
+
+def log_again(prepared: PreparedSearch, file: Path) -> None:
+    """A file of a finished search that has changed since."""
+    tracker = _tracker_of(prepared)
+    tracker.log_artifact(file)
+    tracker.finish("FINISHED", FINISH_TIMEOUT_S)
+
+
+def _tracker_of(prepared: PreparedSearch) -> Any:
+    folder, tracking = prepared.folder, prepared.settings.tracking
+    return open_tracker(
+        folder.path,
+        folder.name,
+        uri=tracking.uri,
+        experiment=tracking.experiment,
+        output_dir=folder.path.parent,
+        tags={**tracking.tags, **_SOURCE},
+        artifacts=tracking.artifacts,
+        resume=(folder.path / "tracking").exists(),
+    )
 
 
 def _finite(metrics: dict[str, Any]) -> dict[str, float]:

@@ -5,10 +5,13 @@ In: trials as they go. Out: values in a meter. No method blocks or raises.
 
 import math
 import time
+from collections.abc import Callable
 
 from ray_jobs import telemetry as t
+from ray_jobs.flows.measures import watch_tracking
 from ray_jobs.flows.search.journal import TrialRecord
 from ray_jobs.flows.search.trial import State
+from ray_jobs.tracking.null_tracker import TrackingFigures
 
 STATES: tuple[State, ...] = ("pending", "running", "finished", "stopped", "failed")
 
@@ -31,6 +34,10 @@ class SearchMeasures:
         self._meter.forget(t.RUN_STAGE)
         self._meter.set(t.RUN_STAGE, 1, stage=stage)
         self._meter.set(t.STAGE_START, time.time(), stage=stage)
+
+    def tracking(self, figures: Callable[[], TrackingFigures]) -> None:
+        """Where to ask how tracking is doing, every few seconds."""
+        watch_tracking(self._meter, figures)
 
     def record(self, trial: TrialRecord, planned_epochs: int) -> None:
         """What a search's journal says of a trial now."""

@@ -18,7 +18,7 @@ from ray_jobs.errors import BadInput, PlatformError, RunExists
 from ray_jobs.flows.ownership import Lease
 from ray_jobs.flows.search.best_training import train_best
 from ray_jobs.flows.search.journal import Event, SearchJournal, SearchState, TrialRecord
-from ray_jobs.flows.search.log import SearchLog
+from ray_jobs.flows.search.log import SearchLog, log_again
 from ray_jobs.flows.search.loop import Rules, Search
 from ray_jobs.flows.search.measures import SearchMeasures
 from ray_jobs.flows.search.preflight import preflight, preflight_tasks
@@ -85,7 +85,8 @@ def run_best_training(prepared: PreparedSearch, summary: dict[str, Any], say: Sa
     for event in SearchJournal(prepared.folder.journal).read():
         state.apply(event, replayed=True)
     trials = state.as_trials(prepared.space.fixed, 0.0)
-    _write_report(prepared, trials, summary["seconds"], trained.comparison)
+    for page in _write_report(prepared, trials, summary["seconds"], trained.comparison):
+        log_again(prepared, page)
     return summary
 
 
@@ -103,6 +104,7 @@ def _run(
         prepared.plan.gpus * prepared.plan.workers,
     )
     log = SearchLog(prepared, state)
+    measures.tracking(log.figures)
     for event in journal.read():
         state.apply(event, replayed=True)
         log.event(event, replayed=True)

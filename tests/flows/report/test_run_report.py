@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from browser import browser
 from small_detector import NAMES, draw_picture
 
 from ray_jobs.dataset.index import DatasetIndex, Sample
@@ -152,6 +153,15 @@ def test_the_page_says_it_all(make: Make) -> None:
     assert "an image without findings" in page.text
     assert "not seen at any score" in page.text
     assert "patient_" in page.text
+
+
+@pytest.mark.slow
+def test_it_fits_a_desktop_and_a_phone(make: Make, tmp_path: Path) -> None:
+    make()
+    with browser(tmp_path / "profile") as page:
+        for width in (1280, 390):
+            page.is_whole(tmp_path / "first" / "report.html", width)
+        assert page.run("document.images.length + document.querySelectorAll('image').length") >= 4
 
 
 def test_no_xray_is_shown_unless_samples_are_asked_for(make: Make) -> None:

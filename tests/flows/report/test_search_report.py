@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import browser
 
 from ray_jobs.detector.bootstrap import Comparison, Difference
 from ray_jobs.flows.report.search import Search, epochs_saved, write_search_report
@@ -55,6 +56,14 @@ def test_the_page_says_who_won_and_what_it_cost(trials: list[Trial], tmp_path: P
     for name in ("lr0", "optimizer", "mosaic", "cos_lr"):
         assert f'class="title">{name}</text>' in page
     assert "All trials at once" in page
+
+
+@pytest.mark.slow
+def test_it_fits_a_desktop_and_a_phone(trials: list[Trial], tmp_path: Path) -> None:
+    path = write_search_report(tmp_path, trials, trials[4], SEARCH)
+    with browser(tmp_path / "profile") as page:
+        for width in (1280, 390):
+            page.is_whole(path, width)
 
 
 def test_its_pictures_are_files_too(trials: list[Trial], tmp_path: Path) -> None:
