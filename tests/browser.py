@@ -102,6 +102,12 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
+    def drop_files(self, files: Sequence[Path]) -> None:
+        """As if a person had dragged them from a folder into the middle of the window."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=step, x=400, y=400, data=data)
+
     def accessible(self) -> list[tuple[str, str]]:
         """Role and name of everything that a screen reader is told of."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
