@@ -142,7 +142,7 @@ def browser(folder: Path) -> Iterator[Page]:
             assert time.monotonic() < deadline, "Chromium did not start"
             time.sleep(0.05)
         port = port_file.read_text().split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S) as answer:
             tab = next(one for one in json.load(answer) if one["type"] == "page")
         with connect(tab["webSocketDebuggerUrl"], max_size=None, compression=None, ping_interval=None) as connection:
             yield Page(connection)
