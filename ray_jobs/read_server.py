@@ -57,6 +57,8 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
     from ray_jobs.settings import ClusterSettings, Settings
 
     cluster = ClusterSettings(address=options.cluster)
+    # On a busy machine a process takes longer to start than the 5 s after which Serve takes its proxy for dead.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     connect(Settings(device="cpu", cluster=cluster))
     import ray
 
@@ -71,6 +73,7 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
 
 def _serve_until_stopped(options: argparse.Namespace, override: object, token: str, joined: bool) -> None:
     from ray import serve
+    from ray.exceptions import RayError
 
     from ray_jobs.serving.deployment import ReplicaSettings, application
     from ray_jobs.serving.web_app import token_digest
@@ -96,7 +99,7 @@ def _serve_until_stopped(options: argparse.Namespace, override: object, token: s
         print(f"reading with {options.model} at http://{options.host}:{options.port}/", flush=True)
         print(f"the page asks for the token in {TOKEN}; Ctrl-C stops", file=sys.stderr, flush=True)
         threading.Event().wait()
-    except RuntimeError as error:
+    except (RuntimeError, RayError) as error:
         raise PlatformError(f"the read server could not be started: {str(error).strip().splitlines()[0]}") from error
     finally:
         stop_serving(joined)

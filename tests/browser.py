@@ -102,6 +102,12 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
+    def drop_files(self, files: Sequence[Path]) -> None:
+        """As if a person had dragged them from a folder into the middle of the window."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=step, x=400, y=400, data=data)
+
     def accessible(self) -> list[tuple[str, str]]:
         """Role and name of everything that a screen reader is told of."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
@@ -144,7 +150,7 @@ def browser(folder: Path) -> Iterator[Page]:
             assert time.monotonic() < deadline, "Chromium did not start"
             time.sleep(0.05)
         port = port_file.read_text().split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S) as answer:
             tab = next(one for one in json.load(answer) if one["type"] == "page")
         with connect(tab["webSocketDebuggerUrl"], max_size=None, compression=None, ping_interval=None) as connection:
             yield Page(connection)

@@ -18,11 +18,13 @@ from ray_jobs.errors import BadInput
 from ray_jobs.flows.search.preparation import earlier_trials
 from ray_jobs.search.settings import SearchSettings
 from ray_jobs.search.space import parse_space
+from ray_jobs.settings import Settings
 from ray_jobs.tracking.client import connect
 
 pytestmark = pytest.mark.timeout(600)
-SMALL = ["img_size=64", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "export.onnx=false", "epochs=1"]
+SMALL = ["img_size=64", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "epochs=1"]
 TRIALS = 8
+KINDS = ("best", "defaults")
 SEARCH: dict[str, Any] = {
     "space": {"optimizer": "AdamW", "lr0": {"loguniform": [2e-4, 1e-2]}, "mosaic": {"choice": [0.0, 1.0]}},
     "budget": {"samples": TRIALS, "epochs": 3},
@@ -112,6 +114,28 @@ def test_the_best_settings_feed_a_training_at_once(found: tuple[Path, str, list[
     assert "epoch 1/1" in said
     written = yaml.safe_load((folder / "runs" / "full" / "settings.yaml").read_text())
     assert written["lr0"] == best["lr0"]
+
+
+@pytest.mark.slow
+def test_the_winner_is_trained_registered_and_compared_with_the_defaults(found: tuple[Path, str, list[int]]) -> None:
+    runs = found[0] / "runs"
+    said = finish(job(found[0], "--resume", "first", "--train-best"))
+    summary = json.loads((runs / "first" / "summary.json").read_text())
+    written = {kind: yaml.safe_load((runs / f"first-{kind}" / "settings.yaml").read_text()) for kind in KINDS}
+    assert written["best"]["lr0"] == summary["best"]["parameters"]["lr0"]
+    assert written["defaults"]["lr0"] == Settings().lr0
+    trained = summary["trained"]
+    assert trained["split"] == "test"
+    difference, images = trained["comparison"]["map50_95"], trained["comparison"]
+    assert (images["drawn"], images["over"]) == (19, "images")
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    best, defaults = (trained[f"{kind}_run"]["map50_95"] for kind in KINDS)
+    assert difference["value"] == pytest.approx(best - defaults)
+    assert f"difference  {difference['value']:+.3f} (95 % interval {difference['low']:+.3f} to " in said
+    assert "registered  xray-detector version 1 @challenger" in said
+    versions = connect(f"sqlite:///{runs / 'mlflow.db'}").search_model_versions("name = 'xray-detector'")
+    assert len(versions) == 2, "that of the training before and that of the winner; the defaults are not registered"
+    assert "On the test split it" in (runs / "first" / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], xrays_mini: Path) -> 
         ({"space": {}}, "tune.yaml:1: space: is empty: name at least one parameter"),
         ({"space": {"optimizer": "SGD"}}, "space: is empty"),
         ({"space": {"lr": {"uniform": [0, 1]}}}, "tune.yaml:2: space.lr: unknown parameter; did you mean lrf?"),
+        ({"space": {"learning_rate": {"uniform": [0, 1]}}}, "unknown parameter; config/config.yaml names those"),
         ({"space": {"output_dir": "x"}}, "space.output_dir: cannot be searched"),
         (
             {"space": {**SPACE, "mosaic": {"uniform": [0.9, 0.1]}}},
@@ -138,7 +139,10 @@ def test_a_search_is_not_gone_on_with_in_another_space(run: Run) -> None:
     code, said = run("--resume", "begun", space={**SPACE, "lr0": {"loguniform": [1e-5, 1e-2]}})
     assert code == 2
     assert "holds a search with another space or rules" in said
-    assert "space: {" in said
+    assert "    space.lr0: {'loguniform': [1e-05, 0.01]}, {'loguniform': [0.0001, 0.01]}" in said
+    assert "space.optimizer" not in said, "only what differs"
+    code, said = run("--resume", "begun", space={**SPACE, "mosaic": {"choice": [0.0, 1.0]}})
+    assert "    space.mosaic: {'choice': [0.0, 1.0]}, not there" in said
     code, said = run("--resume", "begun", "epochs=7")
     assert code == 2
     assert "epochs: 7, 100" in said

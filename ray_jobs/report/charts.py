@@ -196,7 +196,9 @@ def _frame(title: str, x: Axis, y: Axis) -> list[Html]:
         parts.append(element("line", x1=left, x2=right, y1=at, y2=at, class_="axis"))
         parts.append(element("text", text, x=left - 7, y=f"{float(at) + 4:.1f}", text_anchor="end"))
     for value, text in x.ticks:
-        parts.append(element("text", text, x=_x(x, value), y=base + 17, text_anchor="middle"))
+        cut = x.share(value) == 1 and len(text) > 4  # in the middle of its place it would reach over the edge
+        at, anchor = (f"{WIDTH}", "end") if cut else (_x(x, value), "middle")
+        parts.append(element("text", text, x=at, y=base + 17, text_anchor=anchor))
     parts.append(element("text", x.label, x=(left + right) / 2, y=HEIGHT - 5, text_anchor="middle"))
     if y.label:
         parts.append(element("text", y.label, x=right, y=14, text_anchor="end"))

@@ -101,7 +101,14 @@ class SearchSettings(Section):
         if self.scheduler.name not in LIMITED_BY_NUMBER:
             for values in (mine, theirs):
                 values["budget"] = {"epochs": values["budget"]["epochs"]}
-        return [f"{key}: {mine[key]}, {theirs[key]}" for key in mine if key not in free and mine[key] != theirs[key]]
+        mine, theirs = _flat(mine), _flat(theirs)
+        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key.partition(".")[0] not in free]
+        missing = "not there"
+        return [
+            f"{key}: {mine.get(key, missing)}, {theirs.get(key, missing)}"
+            for key in keys
+            if mine.get(key) != theirs.get(key)
+        ]
 
 
 def load_search_settings(path: Path, overrides: Sequence[str], base: Settings) -> tuple[SearchSettings, Space]:
@@ -134,6 +141,15 @@ def load_search_settings(path: Path, overrides: Sequence[str], base: Settings) -
     return settings, space
 
 
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"space": {"lr0": ...}}`` as ``{"space.lr0": ...}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        deeper = {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+        flat.update(deeper)
+    return flat
+
+
 _EMPTY = "is empty: name at least one parameter to search, such as lr0: {loguniform: [1e-4, 1e-1]}"
 
 
@@ -149,7 +165,7 @@ def _check_parameters(space: Space, base: Settings) -> list[tuple[KeyPath, str]]
         if name not in SEARCHABLE:
             near = difflib.get_close_matches(name, SEARCHABLE, n=1, cutoff=0.5)
             known = "cannot be searched" if name in Settings.model_fields else "unknown parameter"
-            problems.append((key, f"{known}{f'; did you mean {near[0]}?' if near else ''}"))
+            problems.append((key, f"{known}{_near(near) or '; config/config.yaml names those that there are'}"))
             continue
         for value in space.values_of(name, 0):
             problems += [(key, text) for text in _refused(base, name, value)]

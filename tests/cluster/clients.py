@@ -90,6 +90,12 @@ class Outside:
             config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2}),
         )
 
+    def trigger(self, path: str, body: object = None) -> tuple[int, dict]:
+        """Status and answer of the trigger service, asked with its token."""
+        token = self.environment.secrets["XRAY_TRIGGER_TOKEN"]
+        status, answer = _ask(self.url(8090) + path, body, f"Bearer {token}")
+        return status, json.loads(answer)
+
     def submit(self, *arguments: str, env_vars: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir .` of the training job, as the README has it."""
         runtime = ["--runtime-env-json", json.dumps({"env_vars": env_vars})] if env_vars else []

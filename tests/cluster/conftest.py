@@ -66,6 +66,7 @@ def new_environment(
     (config / "config.yaml").write_text(yaml.safe_dump(SHORT_TRAINING))
     (config / "retrain.yaml").write_text(yaml.safe_dump(SHORT_FINE_TUNING))
     (config / "tune.yaml").write_text(yaml.safe_dump(SHORT_SEARCH))
+    shutil.copy(engine.PROJECT / "config" / "trigger.yaml", config)
     for path in (config, *config.iterdir()):
         path.chmod(0o755)  # read by another user in the containers
     made: list[Environment] = []

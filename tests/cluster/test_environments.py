@@ -295,7 +295,7 @@ def test_down_with_volumes_leaves_nothing(training: Environment) -> None:
 @pytest.fixture(scope="module")
 def standing(new_environment: Callable[..., Environment]) -> Environment:
     """Environment 1, up with two workers by --scale."""
-    environment = new_environment("docker-compose-ray-cuda.yaml", RAY_WORKERS="1")
+    environment = new_environment("docker-compose-ray-cuda.yaml", jobs=("trigger",), RAY_WORKERS="1")
     environment.up("--scale", "ray-worker=2", *PARTS)
     return environment
 
@@ -320,6 +320,23 @@ def test_the_standing_cluster_scales_and_takes_jobs(standing: Environment) -> No
     assert len(outside.finished_runs()) == 1
 
 
+def test_the_trigger_service_starts_a_job_on_request(standing: Environment) -> None:
+    outside = Outside(standing, digit="")
+    standing.up("trigger")
+    assert healthy(standing)["trigger"] == 1
+    assert outside.status(8090, "/jobs") == 401
+    status, job = outside.trigger("/trigger-training", {"run_name": "asked", "settings": {"epochs": 1}})
+    assert status == 202, job
+
+    def ended() -> dict | None:
+        known = outside.trigger(job["links"]["self"])[1]
+        return None if known["state"] in ("PENDING", "RUNNING") else known
+
+    known = wait_for("the job's end", ended, timeout=240)
+    assert (known["state"], known["epoch"]) == ("SUCCEEDED", 1), known["log_tail"]
+    assert "asked" in {run["info"]["run_name"] for run in outside.finished_runs()}
+
+
 def test_a_worker_that_is_taken_away_drains_first(standing: Environment) -> None:
     fewer = ("up", "--detach", "--no-recreate", "--scale", "ray-worker=1", "ray-worker")
     assert standing.compose(*fewer, timeout=120).returncode == 0
@@ -330,7 +347,8 @@ def test_a_worker_that_is_taken_away_drains_first(standing: Environment) -> None
 
 def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -> None:
     outside = Outside(standing, digit="")
-    [run] = outside.finished_runs()
+    runs = outside.finished_runs()
+    run = runs[0]
     artifacts, objects = outside.artifacts(run), {each.key: each.size for each in outside.bucket().objects.all()}
     standing.down(volumes=False)
     backup("save", standing, tmp_path)
@@ -338,7 +356,7 @@ def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -
     assert standing.left_behind() == []
     backup("restore", standing, tmp_path)
     standing.up("mlflow")
-    assert [each["info"]["run_id"] for each in outside.finished_runs()] == [run["info"]["run_id"]]
+    assert [each["info"]["run_id"] for each in outside.finished_runs()] == [each["info"]["run_id"] for each in runs]
     assert outside.artifacts(run) == artifacts
     assert {each.key: each.size for each in outside.bucket().objects.all()} == objects
     standing.down(volumes=True)

@@ -37,6 +37,12 @@ def test_a_band_goes_there_and_back() -> None:
     assert band[0][1] == band[1][1] < path[0][1] < band[2][1] == band[3][1]
 
 
+def test_the_last_number_of_an_axis_is_not_cut_off() -> None:
+    chart = line_chart("title", [], Axis.over("weight_decay", [0.0001, 0.0055]), UNIT)
+    assert re.search(r'x="440"[^>]*text-anchor="end"[^>]*>0.006<', chart)
+    assert re.search(r'text-anchor="middle"[^>]*>0.004<', chart)
+
+
 def test_a_log_axis_spaces_by_ratio() -> None:
     axis = Axis.over("lr0", [2e-5, 8e-3], log=True)
     assert (axis.low, axis.high) == (1e-5, 1e-2)

@@ -1,5 +1,6 @@
 """The read server, as a whole: a real registry, real Ray Serve, a real browser."""
 
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,13 @@ import schemathesis
 from browser import browser
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from read_server_process import TOKEN
 from small_detector import draw_picture, small_detector
+from test_predict_hard import chunk
 
 from ray_jobs.reading.reader import Reader
 
-from .conftest import TOKEN, ReadServer
+from .conftest import ReadServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -81,6 +84,18 @@ def test_a_body_without_a_length_is_bounded_too(read_server: ReadServer) -> None
 
     answer = read_server.client.post("/v1/findings", content=endless(), headers={"Content-Type": "image/png"})
     assert answer.status_code == 413
+
+
+def test_nothing_of_a_picture_is_kept_on_the_disk(read_server: ReadServer) -> None:
+    mark = b"a patient whom nobody may know"
+    body = png(np.random.default_rng(0).integers(0, 255, (600, 600), np.uint8))
+    marked = body[:33] + chunk(b"tEXt", b"Comment\0" + mark) + body[33:]
+    assert read_server.ask(marked).status_code == 200
+    assert read_server.ask(marked[:-500]).status_code == 422
+    (session,) = Path(tempfile.gettempdir(), "ray").glob(f"session_*_{read_server.pid}")
+    written = [file for folder in (read_server.folder, session) for file in folder.rglob("*") if file.is_file()]
+    assert len(written) > 5, "Ray's own logs are there"
+    assert not [file for file in written if mark in file.read_bytes() or body[50:90] in file.read_bytes()]
 
 
 def test_the_page_brings_everything_itself(read_server: ReadServer) -> None:
@@ -164,7 +179,9 @@ def test_a_person_reads_on_the_page(read_server: ReadServer, tmp_path: Path) -> 
         page.press("Enter")
         page.wait("!document.getElementById('desk').hidden")
         page.problems.clear()  # the refused token was one
-        page.choose_files("#files", files)
+        page.drop_files(files[:2])
+        page.wait("document.querySelectorAll('.state').length === 2")
+        page.choose_files("#files", files[2:])
         page.wait("document.querySelectorAll('.state').length === 4")
         page.wait("![...document.querySelectorAll('.state')].some(one => /reading|waiting/.test(one.textContent))")
         states = page.run("[...document.querySelectorAll('.state')].map(one => one.textContent)")

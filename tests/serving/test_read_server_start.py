@@ -9,7 +9,8 @@ from unittest import mock
 import pytest
 from small_detector import small_detector
 
-from ray_jobs.errors import BadInput
+from ray_jobs import read_server
+from ray_jobs.errors import BadInput, PlatformError
 from ray_jobs.read_server import check_name_free, main, stop_serving
 from ray_jobs.tracking.client import connect
 
@@ -99,3 +100,19 @@ def test_what_others_serve_stays(
     assert asked == done
     with pytest.raises(BadInput, match=r"10\.0\.0\.1:6379: a read server is there already"):
         check_name_free("10.0.0.1:6379")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve's own fields
+def test_a_proxy_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import serve
+    from ray.exceptions import ActorDiedError
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(serve, "start", mock.Mock(side_effect=ActorDiedError()))
+    monkeypatch.setattr(read_server, "stop_serving", stopped.append)
+    options = read_server._parse(["--model", "best.onnx"])
+    with pytest.raises(PlatformError) as error:
+        read_server._serve_until_stopped(options, None, "a token that nobody guesses", joined=False)
+    assert str(error.value).startswith("the read server could not be started: The actor died")
+    assert "\n" not in str(error.value)
+    assert stopped == [False]

@@ -30,6 +30,8 @@ from ray_jobs.tracking.addresses import TRACKING_OFF, resolve_uri
 
 Say = Callable[[str], None]
 
+_NOTHING_EARLIER = "warning: searcher.earlier: no trial of {} lies in this space, so nothing is learned from it"
+
 
 @dataclass(frozen=True)
 class PreparedSearch:
@@ -69,6 +71,8 @@ def prepare_search(
     folder.check_same_search(search, settings)
     _check_batches(settings, search, space)
     earlier = earlier_trials(search, space, Path(settings.output_dir))
+    if names := ", ".join(search.searcher.earlier):
+        say(f"learning from {len(earlier)} trials of {names}" if earlier else _NOTHING_EARLIER.format(names))
     weights = _weights(settings, space)
     description = describe_data(find_data(settings), settings.storage.data_cache, say)
     data_yaml = description.yaml_path
@@ -117,7 +121,8 @@ def earlier_trials(search: SearchSettings, space: Space, output_dir: Path) -> li
     found: list[Earlier] = []
     for name in search.searcher.earlier:
         folder = find_search(name, output_dir)
-        there, _ = load_search_settings(folder.search_settings, (), load_config_with_defaults(folder.settings))
+        base = load_config_with_defaults(folder.settings)
+        there, space_there = load_search_settings(folder.search_settings, (), base)
         if (there.metric, there.mode, there.budget.epochs) != (search.metric, search.mode, search.budget.epochs):
             raise BadInput(
                 f"searcher.earlier: {name} looked for {there.mode} {there.metric} in {there.budget.epochs} epochs, "
@@ -127,10 +132,10 @@ def earlier_trials(search: SearchSettings, space: Space, output_dir: Path) -> li
         for event in SearchJournal(folder.journal).read():
             state.apply(event, replayed=True)
         for trial in state.trials.values():
-            parameters = {key: trial.best_parameters.get(key) for key in space.domains}
-            inside = all(space.domains[key].holds(value) for key, value in parameters.items())
+            had = {**space_there.fixed, **trial.best_parameters}
+            inside = all(key in had and domain.holds(had[key]) for key, domain in space.domains.items())
             if trial.phase == "ended" and trial.state != "failed" and trial.best is not None and inside:
-                found.append((trial.best_parameters, trial.best))
+                found.append(({key: had[key] for key in space.domains}, trial.best))
     return found
 
 

@@ -170,6 +170,15 @@ def test_failures_cost_one_trial_and_killed_ones_go_on(cluster: Toy, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_trial_that_dies_again_and_again_is_given_up(cluster: Toy, tmp_path: Path) -> None:
+    wanted = {"search": search(3, 2, max_failures=1), "dying": [2]}
+    trials = {trial["number"]: trial for trial in finish(start(cluster, tmp_path, wanted))["trials"]}
+    assert (trials[2]["state"], trials[2]["reason"]) == ("failed", "its process died (2 times)")
+    assert [trials[number]["state"] for number in (1, 3)] == ["finished"] * 2
+    assert started_once(tmp_path, {1, 3})
+
+
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_lost(cluster: Toy, tmp_path: Path) -> None:
     process = start(cluster, tmp_path, {"search": search(2, 8), "slots": 2, "epoch_s": 0.3, "hang_s": 6.0})
     wait_for(tmp_path, 2, "saved")

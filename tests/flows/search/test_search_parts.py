@@ -1,5 +1,6 @@
 """What a search does beside its loop: names, times, places and errors, without a cluster."""
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,16 @@ from ray_jobs import tune
 from ray_jobs.errors import RunExists
 from ray_jobs.flows.run_folder import RunFolder
 from ray_jobs.flows.search.best_training import _run_for
+from ray_jobs.flows.search.folder import SearchFolder
 from ray_jobs.flows.search.journal import SearchState
+from ray_jobs.flows.search.preparation import earlier_trials, make_searcher
 from ray_jobs.flows.search.run import Trials, _holding_storage, _write_report
 from ray_jobs.flows.search.slots import Slot, SlotPlan, broke_by
 from ray_jobs.flows.search.worker import _check_shared, mark_shared
 from ray_jobs.search.pbt import PopulationBasedTraining
 from ray_jobs.search.score import Score
 from ray_jobs.search.searchers import RandomSearcher
+from ray_jobs.search.settings import SearchSettings
 from ray_jobs.search.space import parse_space
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage
@@ -66,6 +70,43 @@ def test_a_population_remembers_what_its_best_score_came_from() -> None:
     assert state.trials[1].parameters == {"lr0": 0.7}
     happened("epoch", 2, epoch=2, score=0.9, metrics={})
     assert two.parameters == {"lr0": 0.9}
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """``runs/`` with a search that tried three values of lr0 and mosaic, always with AdamW."""
+    tried = {"optimizer": "AdamW", "lr0": {"uniform": [0.1, 1.0]}, "mosaic": {"uniform": [0.0, 1.0]}}
+    folder = SearchFolder(tmp_path / "runs" / "first")
+    folder.begin(SearchSettings(space=tried), Settings(), "f" * 64)
+    events: list[dict[str, Any]] = []
+    for number, lr0 in enumerate((0.2, 0.4, 0.9), 1):
+        events += [
+            {"kind": "suggested", "trial": number, "parameters": {"lr0": lr0, "mosaic": 0.5}, "time": 0.0},
+            {"kind": "epoch", "trial": number, "epoch": 1, "metrics": {}, "score": lr0, "time": 0.0},
+            {"kind": "ended", "trial": number, "state": "finished", "time": 0.0},
+        ]
+    folder.journal.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    folder.release()
+    return folder.path.parent
+
+
+def later(earlier: Path, space: dict[str, Any]) -> list[Any]:
+    """What a search of another space learns, as it reaches Optuna."""
+    search = SearchSettings.model_validate({"space": space, "searcher": {"name": "tpe", "earlier": ["first"]}})
+    parsed, _ = parse_space(search.space)
+    learned = earlier_trials(search, parsed, earlier)
+    assert make_searcher(search, parsed, tuple(learned)).suggest(1)
+    return learned
+
+
+def test_a_search_learns_from_one_of_a_larger_space(earlier: Path) -> None:
+    assert later(earlier, {"lr0": {"uniform": [0.1, 0.5]}}) == [({"lr0": 0.2}, 0.2), ({"lr0": 0.4}, 0.4)]
+
+
+def test_what_an_earlier_search_did_not_vary_counts_as_tried(earlier: Path) -> None:
+    learned = later(earlier, {"lr0": {"uniform": [0.5, 1.0]}, "optimizer": {"choice": ["AdamW", "SGD"]}})
+    assert learned == [({"lr0": 0.9, "optimizer": "AdamW"}, 0.9)]
+    assert later(earlier, {"lr0": {"uniform": [0.1, 1.0]}, "scale": {"uniform": [0.0, 0.5]}}) == []
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_best(tmp_path: Path) -> None:

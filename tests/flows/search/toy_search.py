@@ -7,6 +7,7 @@ epoch changes by what its parameters say. ``FOLDER/trials.jsonl`` is the journal
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -32,10 +33,13 @@ SPACE = {"lr0": {"uniform": [0.1, 1.0]}}
 
 
 class Toy:
-    """Gets better by ``lr0`` in every epoch; ``scores`` by trial are what it reports instead."""
+    """Gets better by ``lr0`` in every epoch; ``scores`` by trial are what it reports instead. Trials that are
+    ``failing`` raise an error in their first epoch, ``dying`` ones kill their process."""
 
-    def __init__(self, folder: Path, epoch_s: float, scores: dict[str, list[float]], failing: list[int]) -> None:
-        self.folder, self.epoch_s, self.scores, self.failing = folder, epoch_s, scores, failing
+    def __init__(
+        self, folder: Path, epoch_s: float, scores: dict[str, list[float]], failing: list[int], dying: list[int]
+    ) -> None:
+        self.folder, self.epoch_s, self.scores, self.failing, self.dying = folder, epoch_s, scores, failing, dying
 
     def __call__(self, task: TrialTask, place: Place, report: Reporter) -> None:
         weights, first = 0.0, 1
@@ -52,6 +56,8 @@ class Toy:
                 self.log("rank", trial=task.number, rank=place.rank, sum=self.all_reduced(place.rank + 1))
             if task.number in self.failing:
                 raise TrainingError(f"epoch {epoch}: the loss is not finite")
+            if task.number in self.dying:
+                os.kill(os.getpid(), signal.SIGKILL)
             if place.rank == 0:
                 self.log("ran", trial=task.number, epoch=epoch, pid=os.getpid(), weights=weights)
 
@@ -97,7 +103,8 @@ def run(folder: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     def place(number: int) -> FolderStorage:
         return FolderStorage(folder / "trials" / str(number))
 
-    toy = Toy(folder, wanted.get("epoch_s", 0.0), wanted.get("scores", {}), wanted.get("failing", []))
+    hurt = wanted.get("failing", []), wanted.get("dying", [])
+    toy = Toy(folder, wanted.get("epoch_s", 0.0), wanted.get("scores", {}), *hurt)
     plan = SlotPlan(wanted.get("slots", 2), wanted.get("workers", 1), 1, 0.0, 60.0, wanted.get("hang_s", 0.0))
     slots = [Slot(plan, ray.put(toy)) for _ in range(plan.count)]
     deadline = time.time() + wanted["deadline_s"] if "deadline_s" in wanted else None
