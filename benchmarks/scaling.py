@@ -143,7 +143,7 @@ def save(parts: Parts, measured: dict[int, float], predicted: dict[str, Any]) ->
 def draw(parts: Parts) -> None:
     """docs/scaling.svg: how many times faster N GPUs are, by the model."""
     from ray_jobs.report.charts import Axis, Line, line_chart
-    from ray_jobs.report.page import picture_file
+    from ray_jobs.report.page import Html, picture_file
 
     def axis(label: str) -> Axis:
         return Axis(label, 1, 512, [(gpus, str(gpus)) for gpus in (1, 8, 64, 512)], log=True)
@@ -153,9 +153,13 @@ def draw(parts: Parts) -> None:
         Line("", GPUS, [max(speed_up(parts, gpus, data), 1.0) for gpus in GPUS], tone, dots=True)
         for tone, data in enumerate(SIZES.values())
     ]
-    marks = [(pays_to(parts, data), f"{name}") for name, data in SIZES.items()]
-    chart = line_chart("Model: times faster than one GPU", lines, axis("GPUs"), axis(""), marks)
-    PICTURE.write_text(picture_file(chart), encoding="utf-8")
+    ends = [(pays_to(parts, data), f"{name} pay to here") for name, data in SIZES.items()]
+    small, large = SIZES
+    title = f"Model ({parts.where}): times faster than one GPU"
+    x = axis(f"GPUs; blue: {small}, orange: {large}, gray: ideal")
+    chart = line_chart(title, lines, x, axis(""), [end for end in ends if end[0] < GPUS[-1]])
+    svg = Html(chart.removeprefix("<div>").removesuffix("</div>"))  # the page's frame, without a legend in it
+    PICTURE.write_text(picture_file(svg), encoding="utf-8")
 
 
 def _has_gpu() -> bool:

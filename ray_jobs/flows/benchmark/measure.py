@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -114,10 +114,12 @@ def _storage(settings: Settings, folder: Path) -> Storage:
 
 
 def _remove(storage: Storage) -> None:
+    """Remove a point's checkpoints; a bucket that is away keeps them."""
     path, filesystem = storage.ray_location()
     if filesystem is None:
         shutil.rmtree(path, ignore_errors=True)
-    else:
+        return
+    with suppress(OSError, PlatformError):
         filesystem.delete_dir(path)
 
 
