@@ -41,13 +41,18 @@ def main() -> None:
             print(f"  {images} images drawn in {time.perf_counter() - began:.0f} s", flush=True)
             said = run([sys.executable, __file__, "--measure", folder], YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="1")
             rows.append({"images": images, **json.loads(said.splitlines()[-1])})
-        stages = ", ".join(f"{stage} {rows[-1][stage]:.2f} s" for stage in STAGES)
-        print(f"  {images} images: {stages}; {rows[-1]['memory_mb']:.0f} MB", flush=True)
+        stages = ", ".join(f"{stage} {rows[-1][stage]:.2f} s ({rows[-1][f'{stage}_cpu']:.2f})" for stage in STAGES)
+        print(f"  {images} images: {stages}, of processor time in brackets; {rows[-1]['memory_mb']:.0f} MB", flush=True)
+        comparison = grown(rows)
+        comparison.save()
+    show([comparison.as_dict()])
+
+
+def grown(rows: list[dict[str, float]]) -> Comparison:
+    """What an image costs in the largest data set so far, against the smallest."""
     each = [1000 * sum(row[f"{stage}_cpu"] for stage in STAGES) / row["images"] for row in rows]
     note = f"all stages, of processor time, at {rows[-1]['images']} images (ours) and at {rows[0]['images']} (peer)"
-    comparison = Comparison("growth", "ms/image", each[-1:], each[:1], 1.25, note=note, details={"rows": rows})
-    comparison.save()
-    show([comparison.as_dict()])
+    return Comparison("growth", "ms/image", each[-1:], each[:1], 1.25, note=note, details={"rows": rows})
 
 
 def draw(folder: Path, images: int) -> None:

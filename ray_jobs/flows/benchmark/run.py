@@ -8,7 +8,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +108,10 @@ class _Course:
     def first_try(self, start: Setting) -> Point:
         """How fast it is, roughly, and how long this command took to its first step."""
         splits = self.prepared.report.index.splits
-        few = Portion(min(64, len(splits["train"])), min(16, len(splits["val"])), _FIRST_TRY.epochs)
+        images = max(_FIRST_TRY.train, 2 * start.batch_size)
+        few = Portion(min(images, len(splits["train"])), min(_FIRST_TRY.val, len(splits["val"])), _FIRST_TRY.epochs)
         before = time.time() - self._began
-        point = measure_point(self.prepared, replace(start, batch_size=min(start.batch_size, few.train)), few, 0)
+        point = measure_point(self.prepared, start, few, 0)
         if point.startup_seconds is not None:
             self._startup = before + point.startup_seconds
         return point
