@@ -24,7 +24,7 @@ from ray_jobs.flows.ray_cluster import live_nodes, plan_workers
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, open_storage
 
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0  # reading what a process holds takes it milliseconds
 _WORKER = "ray::RayTrainWorker"  # how Ray names the processes of its workers
 Item = TypeVar("Item")
 
