@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Column, Table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 Figure = TypeVar("Figure")
 _PACKAGES = ("ray", "torch", "ultralytics", "onnxruntime", "numpy")
 
