@@ -20,7 +20,7 @@ from ray_jobs.errors import PlatformError
 from ray_jobs.flows.benchmark.sweep import Point, Setting
 from ray_jobs.flows.journal import Epoch, JournalReader
 from ray_jobs.flows.preparation import Prepared
-from ray_jobs.flows.ray_cluster import live_nodes, plan_workers
+from ray_jobs.flows.ray_cluster import cluster_address, live_nodes, plan_workers
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage, Storage, open_storage
 
@@ -62,7 +62,7 @@ def measure_point(prepared: Prepared, setting: Setting, portion: Portion, number
     try:
         plan = plan_workers(settings, live_nodes())
         task = TrainingTask(settings, portion.of(prepared.report.index), storage, b"", plan.cpus, prepared.run.name)
-        with _memory_of_workers() as memory:
+        with _memory_of_workers(cluster_address(settings.cluster) is None) as memory:
             trained = fit(task, plan, journal.path)
         fits = trained.manifest["batch_size"]
         if fits != setting.batch_size:
@@ -124,17 +124,19 @@ def _remove(storage: Storage) -> None:
 
 
 @contextmanager
-def _memory_of_workers() -> Iterator[list[float]]:
+def _memory_of_workers(own: bool) -> Iterator[list[float]]:
     """Bytes that the training workers of this node and their loaders hold together, looked at again and again.
 
     Pages that they share count once for each that has touched them in equal parts (PSS), so the pixel cache once.
+    ``own``: Ray was started by this process, so its workers descend from it; those of other runs here do not count.
     """
     seen: list[float] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_LOOK_EVERY_S):
-            seen.append(sum(_held(process) for process in psutil.process_iter(["name", "cmdline"])))
+            processes = psutil.Process().children(recursive=True) if own else psutil.process_iter()
+            seen.append(sum(map(_held, processes)))
 
     thread = threading.Thread(target=watch, name="memory", daemon=True)
     thread.start()
@@ -147,8 +149,8 @@ def _memory_of_workers() -> Iterator[list[float]]:
 
 def _held(process: psutil.Process) -> float:
     try:
-        command = process.info["cmdline"] or [""]
-        if not command[0].startswith(_WORKER):
+        command = process.cmdline()
+        if not command or not command[0].startswith(_WORKER):
             return 0.0
         return float(sum(one.memory_full_info().pss for one in (process, *process.children(recursive=True))))
     except (psutil.Error, AttributeError):  # it has just ended, is somebody else's, or this is not Linux

@@ -1,5 +1,6 @@
 """What a benchmark found, as a table for a terminal, and the lines to paste into config.yaml."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def print_benchmark(result: dict[str, Any], run: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     title = f"{result['model_name']}, {result['img_size']} px, {result['plan']}"
     table = Table(*COLUMNS, title=title, title_justify="left")
     for point in result["points"]:
