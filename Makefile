@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-faults-all test-cluster chaos dashboards lint
+.PHONY: install demo test test-faults test-faults-all test-cluster chaos bench bench-full dashboards lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -29,6 +29,12 @@ chaos: install  ## a random schedule of faults against training on three contain
 
 test-cluster: install
 	$(BIN)/python -m pytest tests/cluster
+
+bench: install  ## every comparison with plain Ultralytics that this machine can run, under 50 minutes on two cores
+	$(BIN)/python benchmarks/run.py
+
+bench-full: install  ## the same at full size: hours
+	$(BIN)/python benchmarks/run.py --full
 
 dashboards: install  ## write grafana/dashboards/*.json from grafana/*.py
 	$(BIN)/python -m grafana.build

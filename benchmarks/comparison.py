@@ -8,24 +8,28 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 Figure = TypeVar("Figure")
 _PACKAGES = ("ray", "torch", "ultralytics", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of both, one a repeat. ``aim`` bounds the ratio ours / peer: at most it, or at least where ``more``."""
+    """Figures of both, one a repeat. ``aim`` bounds the ratio ours / peer: at most it, or at least where ``more``.
+
+    ``note`` says what was compared; ``details`` are further figures for the file, such as scores over seeds.
+    """
 
     name: str
     unit: str
@@ -34,6 +38,7 @@ class Comparison:
     aim: float
     more: bool = False
     note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -45,6 +50,11 @@ class Comparison:
         """Whether the ratio keeps the aim."""
         return self.ratio >= self.aim if self.more else self.ratio <= self.aim
 
+    @property
+    def aim_in_words(self) -> str:
+        """``<= 0.5`` times the peer's."""
+        return f"{'>=' if self.more else '<='} {self.aim:g}"
+
     def as_dict(self) -> dict[str, Any]:
         """What ``results/NAME.json`` holds; ``spread`` is the smallest and the largest ratio."""
         return {
@@ -53,22 +63,52 @@ class Comparison:
             "ours": statistics.median(self.ours),
             "peer": statistics.median(self.peer),
             "ratio": self.ratio,
-            "aim": f"{'>=' if self.more else '<='} {self.aim:g}",
+            "aim": self.aim_in_words,
             "met": self.met,
             "spread": [min(self._ratios()), max(self._ratios())],
             "repeats": {"ours": list(self.ours), "peer": list(self.peer)},
             "note": self.note,
+            "details": dict(self.details),
+            "load": os.getloadavg()[0],
             "hardware": hardware(),
             "versions": {package: version(package) for package in _PACKAGES},
         }
 
     def save(self, folder: Path = RESULTS) -> None:
         """Write ``folder/NAME.json``."""
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.json").write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
     def _ratios(self) -> list[float]:
         return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]
+
+
+class Later(Comparison):
+    """Its aim is a difference: how much more than the peer's ours may be."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the median difference keeps the aim."""
+        return statistics.median(a - b for a, b in zip(self.ours, self.peer, strict=True)) <= self.aim
+
+    @property
+    def aim_in_words(self) -> str:
+        """``<= peer + 10 s``."""
+        return f"<= peer + {self.aim:g} {self.unit}"
+
+
+class AtMost(Comparison):
+    """Its aim bounds ours alone; the peer is there to compare."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the largest of ours keeps the aim."""
+        return max(self.ours) <= self.aim
+
+    @property
+    def aim_in_words(self) -> str:
+        """``<= 0.05 s``."""
+        return f"<= {self.aim:g} {self.unit}"
 
 
 def in_turns(
@@ -78,13 +118,16 @@ def in_turns(
     figures: tuple[list[Figure], list[Figure]] = ([], [])
     for repeat in range(repeats):
         for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+            began = time.perf_counter()
             figures[side].append((ours, peer)[side](repeat))
+            took = time.perf_counter() - began
+            print(f"  repeat {repeat + 1} of {repeats}, {('ours', 'peer')[side]}: {took:.1f} s", flush=True)
     return figures
 
 
 def show(results: Sequence[dict[str, Any]]) -> None:
     """One table of results as ``Comparison.as_dict`` gives them."""
-    table = Table("", "ours", "peer", "ratio", "spread", "aim", "")
+    table = Table("", *(Column(name, justify="right") for name in ("ours", "peer", "ratio", "spread")), "aim", "")
     for row in results:
         low, high = row["spread"]
         table.add_row(

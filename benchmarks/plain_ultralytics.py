@@ -3,8 +3,8 @@
     python benchmarks/plain_ultralytics.py DATA.yaml FOLDER SECONDS_SINCE_EPOCH key=value ...
 
 The last line of its output is JSON: seconds from the command to the first step and to the end, and each epoch's
-images per second without validation. ``FOLDER`` takes all that it writes, but Ultralytics keeps its label cache in the
-data set's own folder.
+images per second and seconds of validation. ``FOLDER`` takes all that it writes, but Ultralytics keeps its label cache
+in the data set's own folder.
 """
 
 import json
@@ -22,6 +22,7 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
 
     marks: dict[str, float] = {}
     speeds: list[float] = []
+    validations: list[float] = []
 
     def on_batch(_trainer: object) -> None:
         marks.setdefault("first_step", time.time() - began)
@@ -31,14 +32,26 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
 
     def on_epoch_end(trainer: object) -> None:
         images = len(trainer.train_loader.dataset)  # type: ignore[attr-defined]
-        speeds.append(images / (time.time() - marks["epoch"]))
+        marks["trained"] = time.time()
+        speeds.append(images / (marks["trained"] - marks["epoch"]))
+
+    def on_fit_epoch_end(_trainer: object) -> None:
+        if "trained" in marks:  # it is called once more after the last validation of all
+            validations.append(time.time() - marks.pop("trained"))
 
     model = YOLO("yolo12n.yaml")
     model.add_callback("on_train_batch_start", on_batch)
     model.add_callback("on_train_epoch_start", on_epoch_start)
     model.add_callback("on_train_epoch_end", on_epoch_end)
+    model.add_callback("on_fit_epoch_end", on_fit_epoch_end)
     results = model.train(data=data, project=folder, name="run", pretrained=False, verbose=False, **arguments)
-    figures = {"first_step": marks["first_step"], "total": time.time() - began, "images_per_second": speeds}
+    total = time.time() - began
+    figures = {
+        "first_step": marks["first_step"],
+        "total": total,
+        "images_per_second": speeds,
+        "val_seconds": validations,
+    }
     print(json.dumps({**figures, "map50": results.box.map50, "map50_95": results.box.map}))
 
 

@@ -2,30 +2,28 @@
 
 Both search the same space on the same phantom X-rays: as many random trials, two at a time, of as many epochs and
 pixels, with ASHA of the same grace and factor, each a command of its own from its start to its end. They take turns.
-Prints wall-clock, epochs run and the best mAP50-95 of each, and writes ``benchmarks/results/tune.json``.
+Compares wall-clock; epochs run and the best mAP50-95 of each search stand in ``benchmarks/results/tune.json`` too.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from commands import draw_phantoms, run
+from comparison import Comparison, in_turns, show
 
 TRIALS, EPOCHS, PIXELS, BATCH, GRACE, FACTOR, AT_ONCE = 8, 6, 160, 8, 1, 3, 2
 SPACE = {"lr0": (2e-4, 1e-2), "momentum": (0.8, 0.97), "translate": (0.0, 0.2), "scale": (0.1, 0.6)}
 NO_COLOUR = {"fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0}
 FIXED = {"optimizer": "AdamW", **NO_COLOUR, "close_mosaic": 0, "mosaic": 0.0, "nbs": BATCH}
 AIM = 0.4
-RESULT = Path(__file__).parent / "results" / "tune.json"
 
 
 def ours(data: Path, folder: Path) -> dict[str, float]:
@@ -86,66 +84,40 @@ def run_peer(data: Path) -> None:
 
 def _timed(command: list[str], folder: Path) -> float:
     quiet = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(folder)}
-    environment = {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
-    with (folder / "output.log").open("w") as output:
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, stdout=output, stderr=output)
-        seconds = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit((folder / "output.log").read_text()[-3000:])
-    return seconds
+    started = time.perf_counter()
+    run([sys.executable, *command], folder, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1", **quiet)
+    return time.perf_counter() - started
 
 
-def compare(repeats: int) -> dict[str, Any]:
+def compare(repeats: int) -> Comparison:
     """Both sides in turns; who is first changes with every repeat."""
-    from ray_jobs.dataset.phantom import draw_phantoms
-
-    figures: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     with tempfile.TemporaryDirectory() as root:
-        data = draw_phantoms(Path(root) / "phantoms", train=54, val=20, test=8, size=192)
-        for repeat in range(repeats):
-            sides = [("ours", ours), ("peer", peer)]
-            for name, side in sides if repeat % 2 == 0 else reversed(sides):
-                folder = Path(root) / f"{name}-{repeat}"
-                folder.mkdir()
-                figures[name].append(side(data, folder))
-                print(f"repeat {repeat + 1}  {name}  {figures[name][-1]}", flush=True)
-    return _result(figures)
+        data = draw_phantoms(Path(root) / "phantoms", train=54, val=20, size=192)
 
+        def side(name: str, search: Callable[[Path, Path], dict[str, float]], repeat: int) -> dict[str, float]:
+            folder = Path(root) / f"{name}-{repeat}"
+            folder.mkdir()
+            return search(data, folder)
 
-def _result(figures: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    ratios = [a["seconds"] / b["seconds"] for a, b in zip(figures["ours"], figures["peer"], strict=True)]
-    middle = {name: statistics.median(run["seconds"] for run in runs) for name, runs in figures.items()}
-    ratio = statistics.median(ratios)
-    return {
-        "name": "tune",
-        "unit": "seconds",
-        **middle,
-        "ratio": ratio,
-        "aim": f"<= {AIM}",
-        "met": ratio <= AIM,
-        "spread": [min(ratios), max(ratios)],
-        "repeats": figures,
-        "note": f"{TRIALS} trials of up to {EPOCHS} epochs, {AT_ONCE} at a time, {PIXELS} px, batch {BATCH}, phantoms",
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f} at the end",
-        "versions": {name: version(name) for name in ("ray", "torch", "ultralytics")},
-    }
+        runs = in_turns(repeats, partial(side, "ours", ours), partial(side, "peer", peer))
+    mine, theirs = runs
+    space = f"{TRIALS} trials of up to {EPOCHS} epochs, {AT_ONCE} at a time, {PIXELS} px, batch {BATCH}, phantoms"
+    what: dict[str, Any] = {"note": space, "details": {"runs": {"ours": mine, "peer": theirs}}}
+    seconds = [one["seconds"] for one in mine], [one["seconds"] for one in theirs]
+    return Comparison("tune", "s", *seconds, AIM, **what)
 
 
 def main() -> None:
-    """Compare and write the result down."""
+    """Compare, show, save."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer", type=Path, metavar="YAML", help="run the peer's search here (used by this script)")
     options = parser.parse_args()
     if options.peer:
         return run_peer(options.peer)
-    result = compare(options.repeats)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    seconds = f"ours {result['ours']:.0f} s, peer {result['peer']:.0f} s"
-    print(f"{seconds}, ratio {result['ratio']:.2f} (aim {result['aim']})")
+    comparison = compare(options.repeats)
+    comparison.save()
+    show([comparison.as_dict()])
     return None
 
 

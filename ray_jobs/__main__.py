@@ -8,6 +8,7 @@ from ray_jobs.entry import run_job
 JOBS = {
     "train": "train a detector",
     "tune": "search for better settings",
+    "benchmark": "measure how fast training runs here, and what makes it faster",
     "check_data": "check a data set",
     "predict": "find and draw findings in X-rays",
     "read_server": "a page and an address that find them",

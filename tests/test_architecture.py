@@ -27,6 +27,7 @@ FLOWS = {"flows", "serving", "triggering"}
 JOBS = {
     "train",
     "tune",
+    "benchmark",
     "retrain",
     "promote",
     "trigger",

@@ -1,0 +1,1 @@
+"""How fast training runs on a user's own data and machine, and with which settings it runs fastest."""
