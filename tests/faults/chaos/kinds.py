@@ -80,6 +80,7 @@ def kill_driver(scene: Scene) -> str:
 def second_driver(scene: Scene) -> str:
     with scene.site.submit(scene.run) as second:
         said = second.end(code=2, timeout=900)
+    scene.mended()
     return said.strip().splitlines()[-1].rpartition(": ")[2].partition(";")[0]
 
 
