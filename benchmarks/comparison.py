@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +71,7 @@ class Comparison:
             "details": dict(self.details),
             "load": os.getloadavg()[0],
             "hardware": hardware(),
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": {package: found for package in _PACKAGES if (found := _version(package))},
         }
 
     def save(self, folder: Path = RESULTS) -> None:
@@ -150,6 +150,13 @@ def hardware() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "gpus": _gpu_names(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a GPU part runs without Ray
+        return None
 
 
 def _cpu_name() -> str:

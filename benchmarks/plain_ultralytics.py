@@ -1,6 +1,6 @@
 """The peer: plain Ultralytics training in one process, as its documentation says, with the time of what it does.
 
-    python benchmarks/plain_ultralytics.py DATA.yaml FOLDER SECONDS_SINCE_EPOCH key=value ...
+    python benchmarks/plain_ultralytics.py DATA.yaml FOLDER SECONDS_SINCE_EPOCH [model=yolo12n] key=value ...
 
 The last line of its output is JSON: seconds from the command to the first step and to the end, and each epoch's
 images per second and seconds of validation. ``FOLDER`` takes all that it writes, but Ultralytics keeps its label cache
@@ -39,7 +39,7 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
         if "trained" in marks:  # it is called once more after the last validation of all
             validations.append(time.time() - marks.pop("trained"))
 
-    model = YOLO("yolo12n.yaml")
+    model = YOLO(f"{arguments.pop('model', 'yolo12n')}.yaml")
     model.add_callback("on_train_batch_start", on_batch)
     model.add_callback("on_train_epoch_start", on_epoch_start)
     model.add_callback("on_train_epoch_end", on_epoch_end)

@@ -15,9 +15,12 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import yaml
 from commands import draw_phantoms, run, train
 from comparison import Comparison, Later, in_turns, show
@@ -118,18 +121,30 @@ def two_workers(job: Job, repeats: int) -> Comparison:
 
 
 def own_copy(data: Path | None, folder: Path, times: int) -> Path:
-    """A copy of the data set that may be written to, each training image ``times`` times; phantoms without ``data``."""
+    """A copy of the data set that may be written to; phantoms without ``data``.
+
+    Each training image is there ``times`` times, each time a little darker: the same picture twice is refused.
+    """
     if data is None:
         data = draw_phantoms(folder)
     else:
         shutil.copytree(data.parent, folder)
     source = yaml.safe_load((folder / data.name).read_text(encoding="utf-8"))
     source["path"] = str(folder)
-    images = sorted((folder / source["train"]).iterdir())
-    listed = folder / "train.txt"
-    listed.write_text("".join(f"{image}\n" for image in images) * times, encoding="utf-8")
-    (folder / data.name).write_text(yaml.safe_dump({**source, "train": str(listed)}), encoding="utf-8")
+    (folder / data.name).write_text(yaml.safe_dump(source), encoding="utf-8")
+    jobs = [(image, darker) for image in sorted((folder / source["train"]).iterdir()) for darker in range(1, times)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_write_darker, *zip(*jobs, strict=True)) if jobs else ())
     return folder / data.name
+
+
+def _write_darker(image: Path, darker: int) -> None:
+    pixels = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
+    again = image.with_name(f"{image.stem}-{darker}.png")
+    cv2.imwrite(str(again), (pixels * (1 - 0.02 * darker)).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    label, copy = (Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt") for path in (image, again))
+    if label.is_file():
+        shutil.copyfile(label, copy)
 
 
 def _steady(epochs: list[float]) -> float:
