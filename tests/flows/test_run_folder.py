@@ -86,3 +86,14 @@ def test_runs_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert find_run("a", tmp_path).path == find_run(str(tmp_path / "a"), Path("elsewhere")).path == tmp_path / "a"
     with pytest.raises(RunExists, match="--resume b: no such run"):
         find_run("b", tmp_path)
+
+
+def test_what_auto_became_is_written_down_and_is_no_other_run(tmp_path: Path) -> None:
+    wanted = Settings(epochs=2)
+    run = RunFolder(tmp_path / "run").claim(wanted, "a" * 64)
+    run.record_precision(wanted, "bf16")
+    assert load_config_with_defaults(run.settings).precision == "bf16"
+    run.check_free(wanted)  # the same command again
+    with pytest.raises(RunExists, match="precision: fp32, bf16"):
+        run.check_free(Settings(epochs=2, precision="fp32"))
+    run.release()

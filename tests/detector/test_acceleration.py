@@ -1,0 +1,93 @@
+"""Faster ways of computing the same."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_detector import NAMES
+
+
+@pytest.fixture
+def model() -> Any:
+    from ray_jobs.detector.process import quiet_ultralytics
+
+    quiet_ultralytics()
+    from ultralytics.cfg import get_cfg
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(0)
+    made = DetectionModel("yolo12n.yaml", nc=len(NAMES), verbose=False)
+    made.args = get_cfg()
+    return made.eval()
+
+
+PICTURES = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+
+
+def test_attention_at_once_is_the_attention_of_ultralytics(model: Any) -> None:
+    from ray_jobs.detector.acceleration import attend_at_once
+
+    plain, _ = model(PICTURES)
+    attend_at_once(model)
+    changed = [name for name, module in model.named_modules() if "forward" in vars(module)]
+    assert len(changed) == 8  # the blocks of area attention of yolo12n
+    torch.testing.assert_close(model(PICTURES)[0], plain, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_an_accelerated_model_load_without_this_project(model: Any, tmp_path: Any) -> None:
+    from ultralytics import YOLO
+
+    from ray_jobs.detector.acceleration import attend_at_once, deep_convolutions_in_fp32
+    from ray_jobs.detector.best_weights import write_weights
+
+    model.names = dict(enumerate(NAMES))
+    attend_at_once(model)
+    deep_convolutions_in_fp32(model)
+    write_weights(SimpleNamespace(ema=SimpleNamespace(ema=model), args=model.args, metrics={}), tmp_path / "best.pt")
+    assert b"ray_jobs" not in (tmp_path / "best.pt").read_bytes()
+    loaded = YOLO(tmp_path / "best.pt").model.float().eval()
+    torch.testing.assert_close(loaded(PICTURES)[0], model.half().float()(PICTURES)[0], rtol=1e-3, atol=1e-3)
+
+
+def test_depthwise_convolutions_stay_in_fp32_and_change_nothing_there(model: Any) -> None:
+    from ray_jobs.detector.acceleration import deep_convolutions_in_fp32
+
+    plain, _ = model(PICTURES)
+    deep_convolutions_in_fp32(model)
+    assert torch.equal(model(PICTURES)[0], plain)
+    kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.weight.requires_grad:
+            deep = module.groups > 1
+            module.register_forward_hook(lambda _, __, result, deep=deep: kinds[deep].add(result.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(PICTURES)
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_fused_optimizer_makes_the_same_steps(kind: Any) -> None:
+    from ray_jobs.detector.acceleration import fuse_optimizer
+
+    ways = []
+    for fuse in (lambda same: same, fuse_optimizer):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(8, 4)
+        optimizer = fuse(kind(layer.parameters(), lr=0.1, weight_decay=0.01))
+        for step in range(5):
+            layer(torch.full((2, 8), 1.0 + step)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ways.append(layer.weight.detach())
+    assert optimizer.param_groups[0]["fused"]
+    torch.testing.assert_close(ways[1], ways[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_processor_is_asked_and_the_model_left_alone(model: Any) -> None:
+    from ray_jobs.detector.precision import faster_precision
+
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert faster_precision(model, images=2, size=64, world_size=1) in ("fp32", "bf16")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("forward" in vars(module) for module in model.modules())
