@@ -39,7 +39,7 @@ mon_data = /data/mon
 [osd.0]
 osd_data = /data/osd
 osd_objectstore = bluestore
-bluestore_block_size = 4294967296
+bluestore_block_size = 17179869184
 bluestore_block_create = true
 osd_memory_target = 939524096
 osd_class_dir = /usr/lib/x86_64-linux-gnu/rados-classes
@@ -48,6 +48,8 @@ rgw_frontends = beast port=9000
 rgw_data = /data/rgw
 rgw_thread_pool_size = 32
 rgw_enable_usage_log = false
+rgw_gc_obj_min_wait = 5
+rgw_gc_processor_period = 5
 CONF
   ceph-authtool --create-keyring /data/keyring --gen-key -n mon. --cap mon 'allow *' >/dev/null
   ceph-authtool /data/keyring --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *'
