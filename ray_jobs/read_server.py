@@ -100,7 +100,9 @@ def _serve_until_stopped(options: argparse.Namespace, override: object, token: s
         print(f"the page asks for the token in {TOKEN}; Ctrl-C stops", file=sys.stderr, flush=True)
         threading.Event().wait()
     except (RuntimeError, RayError) as error:
-        raise PlatformError(f"the read server could not be started: {str(error).strip().splitlines()[0]}") from error
+        raise PlatformError(
+            f"the read server could not be started: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
+        ) from error
     finally:
         stop_serving(joined)
 

@@ -253,6 +253,7 @@ class Settings(TrainingArguments):
         mine, theirs = self.as_dict(), other.as_dict()
         for values in (mine, theirs):
             values["storage"] = values["storage"]["url"]
+            values["speed"] = values["speed"]["gpu_augmentation"]  # the others compute the same
         decisive = [key for key in mine if key not in _NOT_DECISIVE and (key, mine[key]) != ("precision", "auto")]
         return [f"{key}: {mine[key]}, {theirs[key]}" for key in decisive if mine[key] != theirs[key]]
 

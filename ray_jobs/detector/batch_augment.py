@@ -47,7 +47,8 @@ class Layout:
 
     ``pictures`` (n, 4) are their indices: top left, top right, bottom left, bottom right of ``split`` (n, 2), a point
     (x, y) of the canvas; -1 is none. ``offset`` (n, 4, 2) is a picture's corner (x, y) on the canvas; ``matrix``
-    (n, 2, 3) takes points of the canvas to points of the result; ``canvas`` (n, 2) is its (width, height).
+    (n, 2, 3) takes edges of boxes on the canvas to edges in the result, and pixels to pixels but for ``flipped`` (n, 2)
+    axes, where edge x goes to size - x and pixel x to size - 1 - x; ``canvas`` (n, 2) is its (width, height).
     ``zoom`` (n,) is the scale that was drawn, ``gain`` (n,) the factor of brightness.
     """
 
@@ -55,6 +56,7 @@ class Layout:
     split: NDArray[np.float64]
     offset: NDArray[np.float64]
     matrix: NDArray[np.float64]
+    flipped: NDArray[np.bool_]
     canvas: NDArray[np.float64]
     zoom: NDArray[np.float64]
     gain: NDArray[np.float64]
@@ -83,8 +85,10 @@ def draw_layout(store: PixelStore, ranges: Ranges, seed: int, epoch: int, indice
     alone = np.column_stack([width[:, 3], height[:, 3]])
     canvas = np.where(mosaic[:, None], 2.0 * size, alone)
     zoom = 1 + _around_zero(draw[:, 6], ranges.scale)
-    matrix = _matrices(draw, ranges, canvas, zoom, size)
-    return Layout(pictures, split, offset, matrix, canvas, zoom, 1 + _around_zero(draw[:, 7], ranges.hsv_v))
+    flipped = draw[:, 13:15] < (ranges.fliplr, ranges.flipud)
+    matrix = _matrices(draw, ranges, canvas, zoom, size, flipped)
+    gain = 1 + _around_zero(draw[:, 7], ranges.hsv_v)
+    return Layout(pictures, split, offset, matrix, flipped, canvas, zoom, gain)
 
 
 def _around_zero(draw: NDArray[np.float64], most: float) -> NDArray[np.float64]:
@@ -92,7 +96,12 @@ def _around_zero(draw: NDArray[np.float64], most: float) -> NDArray[np.float64]:
 
 
 def _matrices(
-    draw: NDArray[np.float64], ranges: Ranges, canvas: NDArray[np.float64], zoom: NDArray[np.float64], size: int
+    draw: NDArray[np.float64],
+    ranges: Ranges,
+    canvas: NDArray[np.float64],
+    zoom: NDArray[np.float64],
+    size: int,
+    flipped: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """The canvas's centre to the origin, turned and zoomed, sheared, moved, flipped: (n, 2, 3)."""
     number = len(draw)
@@ -106,10 +115,8 @@ def _matrices(
     sheared[:, 0, 1], sheared[:, 1, 0] = shear[:, 0], shear[:, 1]
     linear = sheared @ turn
     moved = (0.5 + _around_zero(draw[:, 11:13], ranges.translate)) * size
-    for axis, chance in ((0, ranges.fliplr), (1, ranges.flipud)):
-        flipped = draw[:, 13 + axis] < chance
-        linear[flipped, axis] *= -1
-        moved[flipped, axis] = size - 1 - moved[flipped, axis]
+    linear[flipped] *= -1
+    moved[flipped] = size - moved[flipped]
     constant = moved - (linear @ (canvas / 2)[:, :, None])[:, :, 0]
     return np.concatenate([linear, constant[:, :, None]], axis=2)
 
@@ -119,7 +126,9 @@ def render(store: PixelStore, layout: Layout) -> torch.Tensor:
     size, device = store.size, store.device
     axis = torch.arange(size, device=device, dtype=torch.float32)
     points = torch.stack([*torch.meshgrid(axis, axis, indexing="xy"), torch.ones(size, size, device=device)], -1)
-    canvas = (points.view(1, -1, 3) @ _on(device, _inverted(layout.matrix)).mT).view(-1, size, size, 2)
+    matrix = layout.matrix.copy()
+    matrix[:, :, 2] -= layout.flipped
+    canvas = (points.view(1, -1, 3) @ _on(device, _inverted(matrix)).mT).view(-1, size, size, 2)
     split, limit, shifts = (_on(device, value) for value in (layout.split, layout.canvas - 1, layout.offset))
     split = split[:, None, None]
     on_canvas = ((canvas >= 0) & (canvas <= limit[:, None, None])).all(-1)

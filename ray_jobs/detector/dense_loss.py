@@ -17,6 +17,14 @@ from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
 class DenseAssigner(TaskAlignedAssigner):
     """``TaskAlignedAssigner`` that computes every pair of box and anchor. Needs at least one row of boxes."""
 
+    def forward(self, *arguments: Any) -> tuple[torch.Tensor, ...]:
+        """Without Ultralytics' second try, image by image, where memory runs out: a recording must hear of that."""
+        scores, boxes = arguments[0], arguments[4]
+        self.bs, self.n_max_boxes = scores.shape[0], boxes.shape[1]
+        with torch.no_grad():
+            assigned: tuple[torch.Tensor, ...] = self._forward(*arguments)
+        return assigned
+
     def get_box_metrics(
         self,
         pd_scores: torch.Tensor,

@@ -30,6 +30,9 @@ class DeviceLoader:
         self.dataset, self.store, self.sampler, self.ranges = dataset, store, sampler, ranges
         self.batch_size = sampler.global_batch // sampler.world_size
         self._stream = torch.cuda.Stream(store.device) if store.device.type == "cuda" else None
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(store.device))
+        self._reads = [(len(store), store.decoded)]  # told once, with the first batch
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -46,6 +49,7 @@ class DeviceLoader:
                 if isinstance(made, BaseException):
                     raise made
                 batch, ready = made
+                batch["reads"], self._reads = self._reads, []
                 if ready is not None:
                     torch.cuda.current_stream(self.store.device).wait_event(ready)
                     for value in batch.values():

@@ -3,6 +3,8 @@
 from ray_jobs.errors import BadInput
 from ray_jobs.settings import Settings
 
+_BESIDE_PIXELS = 0.4  # of the share; the rest is for the pixels of the split, and for a batch beside the recorded step
+
 
 def largest_batch(settings: Settings, device: str, classes: int) -> int:
     """Images per GPU that fill ``settings.batch_size`` (a share between 0 and 1) of its memory, by trial steps.
@@ -23,7 +25,7 @@ def largest_batch(settings: Settings, device: str, classes: int) -> int:
         model,
         imgsz=settings.img_size,
         amp=torch.bfloat16 if amp == "bf16" else bool(amp),
-        batch=float(settings.batch_size),
+        batch=float(settings.batch_size) * (_BESIDE_PIXELS if settings.speed.gpu_augmentation else 1.0),
     )
     del model
     torch.cuda.empty_cache()

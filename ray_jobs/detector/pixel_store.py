@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ray_jobs.detector.xray_dataset import XrayDataset
 
-SHARE = 0.35  # of the device's free memory that pixels may take
-_CHUNK = 512  # pictures on their way to the device at once
+SHARE = 0.25  # of the device's memory that pixels may take
+_CHUNK = 256 << 20  # bytes on their way to the device at once
 
 
 class PixelStore:
@@ -29,13 +29,17 @@ class PixelStore:
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._boxes = np.concatenate([np.zeros((0, 5), np.float32), *boxes])
         self._pixels = torch.full((len(dataset), self.side, self.side), 114, dtype=torch.uint8, device=device)
+        before = dataset.decodes
         self._fill(dataset, threads)
+        self.decoded = dataset.decodes - before
 
     @staticmethod
     def fits(count: int, size: int, device: torch.device) -> bool:
-        """Whether so many pictures of ``size`` leave enough of the device's memory to train in."""
-        free, _ = torch.cuda.mem_get_info(device)
-        return count * (size + 1) ** 2 < SHARE * free
+        """Whether so many pictures of ``size`` leave enough of the device's memory to train in.
+
+        Asks for all of its memory, not for what is free now: a run that goes on must find the same answer.
+        """
+        return count * (size + 1) ** 2 < SHARE * torch.cuda.get_device_properties(device).total_memory
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -62,9 +66,10 @@ class PixelStore:
     def _fill(self, dataset: "XrayDataset", threads: int) -> None:
         """Pictures decoded by several threads: OpenCV lets others run meanwhile."""
         pool = ThreadPoolExecutor(max(threads, 1))
+        step = max(_CHUNK // self.side**2, 1)
         try:
-            for start in range(0, len(dataset), _CHUNK):
-                numbers = range(start, min(start + _CHUNK, len(dataset)))
+            for start in range(0, len(dataset), step):
+                numbers = range(start, min(start + step, len(dataset)))
                 chunk = np.full((len(numbers), self.side, self.side), 114, np.uint8)
                 for slot, gray in zip(chunk, pool.map(dataset.gray, numbers), strict=True):
                     slot[: gray.shape[0], : gray.shape[1]] = gray

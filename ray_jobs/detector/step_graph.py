@@ -4,13 +4,22 @@ A step of yolo12n is some two thousand small kernels; started one by one from Py
 most of the time. What changes from step to step is copied into fixed places before the graph is replayed.
 """
 
+import logging
 from typing import Any
 
 import torch
 
 from ray_jobs.detector.dense_loss import DenseDetectionLoss
 
+logger = logging.getLogger(__name__)
+
+_NEVER = 1 << 30  # boxes: batches of other loaders are not recorded
 _WARM_UP = 3  # steps before recording, as PyTorch's notes on CUDA graphs ask for
+
+
+def as_images(pixels: torch.Tensor) -> torch.Tensor:
+    """Gray uint8 (n, 1, h, w) as what the network reads: 0..1 in three channels."""
+    return (pixels.float() / 255).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 class StepGraph:
@@ -27,6 +36,7 @@ class StepGraph:
         self.targets = torch.zeros(batch_size, most_boxes, 5, device=device)
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.given_up = False
         self.total = torch.zeros((), device=device)
         self.items: dict[str, torch.Tensor] = {}
         for parameter in model.parameters():
@@ -39,14 +49,25 @@ class StepGraph:
             return self.usual_loss(batch, preds)
         self._take(batch)
         if self.graph is None:
-            self.graph = self._record()
+            try:
+                self.graph = self._record()
+            except RuntimeError as error:  # too little memory, or an operation that cannot be recorded
+                return self._give_up(batch, error)
         self.graph.replay()
         return _Replayed.apply(self.anchor, self.total), {name: value.clone() for name, value in self.items.items()}
 
     def takes(self, batch: dict[str, Any]) -> bool:
         """Whether a batch, as the ``DeviceLoader`` made it, is of the recorded size."""
-        pixels, boxes = batch["img"], batch.get("most_boxes", self.targets.shape[1] + 1)
-        return pixels.shape == self.pixels.shape and boxes <= self.targets.shape[1] and self.model.training
+        if self.given_up or not self.model.training:
+            return False
+        return batch["img"].shape == self.pixels.shape and batch.get("most_boxes", _NEVER) <= self.targets.shape[1]
+
+    def _give_up(self, batch: dict[str, Any], error: RuntimeError) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Train this batch and all others in single kernels."""
+        logger.warning("a training step could not be recorded (%s); kernels are started one by one", error)
+        self.given_up = True
+        torch.cuda.empty_cache()
+        return self.usual_loss(batch | {"img": as_images(batch["img"])}, None)
 
     def _take(self, batch: dict[str, Any]) -> None:
         self.pixels.copy_(batch["img"])
@@ -58,7 +79,7 @@ class StepGraph:
         self.targets[rows, places] = torch.cat([batch["cls"].view(-1, 1), middle - half, middle + half], 1)
 
     def _step(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        images = (self.pixels.float() / 255).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        images = as_images(self.pixels)
         with torch.autocast("cuda", dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False):
             loss, items = self.dense_loss(self.model.predict(images), {"targets": self.targets})
             total = loss.sum()
@@ -68,23 +89,25 @@ class StepGraph:
     def _record(self) -> torch.cuda.CUDAGraph:
         """Record with what training depends on put back afterwards: warming up must not count as training."""
         kept = [buffer.clone() for buffer in self.model.buffers()]
-        gradients = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UP):
-                self._step()
-        torch.cuda.current_stream().wait_stream(beside)
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad.clone() for parameter in trained]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.total, self.items = self._step()
-        with torch.no_grad():
-            for buffer, value in zip(self.model.buffers(), kept, strict=True):
-                buffer.copy_(value)
-            for parameter, value in zip(
-                (p for p in self.model.parameters() if p.grad is not None), gradients, strict=True
-            ):
-                parameter.grad.copy_(value)
+        try:
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UP):
+                    self._step()
+            torch.cuda.current_stream().wait_stream(beside)
+            # Batches are made by another thread meanwhile, whose memory is no business of this recording.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self.total, self.items = self._step()
+        finally:
+            with torch.no_grad():
+                for place, value in zip(self.model.buffers(), kept, strict=True):
+                    place.copy_(value)
+                for parameter, gradient in zip(trained, gradients, strict=True):
+                    parameter.grad.copy_(gradient)
         return graph
 
 

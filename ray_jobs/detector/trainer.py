@@ -114,6 +114,7 @@ class DetectorTraining(TrainingData):
 
         Ultralytics wraps earlier, in a way that fails on a CPU; a world size of one until here keeps it from that.
         """
+        self._forget_recorded_step()
         self.model = self.model.to(memory_format=torch.channels_last)
         if self.speed.fused_attention and self.device.type == "cuda":
             attend_at_once(self.model)
@@ -127,6 +128,13 @@ class DetectorTraining(TrainingData):
             )
         super()._build_train_pipeline()
         self._validation_scale = self._scale_of_validation_losses()
+
+    def _forget_recorded_step(self) -> None:
+        """Give back what an earlier try held that found too little memory; the next one trains a smaller batch."""
+        if self._graph is not None:
+            self.model.loss = self._graph.usual_loss
+            self._graph = self.train_loader = None
+            self._clear_memory()
 
     def _scale_of_validation_losses(self) -> float:
         """Ultralytics divides the ranks' mean sum of losses by rank 0's number of batches, not by their mean number."""
@@ -178,7 +186,8 @@ class DetectorTraining(TrainingData):
     def _settle_precision(self) -> None:
         """What ``precision: auto`` means on a CPU: what the run began with, else what is faster here."""
         if self.choose_precision and self.resume_from is not None:
-            self.args.amp = load_state(self.resume_from / "state.pt").get("amp", False)
+            amp = load_state(self.resume_from / "state.pt").get("amp", False)
+            self.args.amp = amp if amp in (False, "bf16") else False
         elif self.choose_precision:
             pixels = len(self.train_loader.dataset) * self.epochs * self.args.imgsz**2
             if pixels >= WORTH_PIXELS:

@@ -26,6 +26,7 @@ class TrainingData(DetectionTrainer):
     place: Place
     speed: SpeedSettings
     cache_folder: Path | None
+    train_loader: Any
     _graph: StepGraph | None
     _images_read: int
     _images_decoded: int

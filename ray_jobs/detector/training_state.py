@@ -72,7 +72,8 @@ def restore_state(trainer: Any, state: dict[str, Any], carried: bool = False) ->
     Of a ``carried`` state, which was trained with other parameters, the trainer keeps its own learning rate, momentum
     and weight decay. Raises ``WeightsError`` for the state of another model.
     """
-    own = [{key: value for key, value in group.items() if key != "params"} for group in trainer.optimizer.param_groups]
+    kept = ("params", "fused", "foreach")  # these belong to the state
+    own = [{key: value for key, value in group.items() if key not in kept} for group in trainer.optimizer.param_groups]
     try:
         _unwrapped(trainer).load_state_dict(state["model"])
         trainer.ema.ema.load_state_dict(state["ema"])

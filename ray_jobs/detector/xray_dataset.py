@@ -48,7 +48,7 @@ class XrayDataset(YOLODataset):
         self.samples = samples
         self.seed = seed
         self.pixels: PixelCache | None = None
-        self._reads = self._decodes = 0  # in this process
+        self._reads = self.decodes = 0  # in this process
         super().__init__(*args, **kwargs)
         if cache_file is not None:
             self.pixels = PixelCache(cache_file, len(samples), self.imgsz)
@@ -104,7 +104,7 @@ class XrayDataset(YOLODataset):
         sample, shape = self.samples[i], self.shape_of(i)
 
         def decode() -> np.ndarray:
-            self._decodes += 1
+            self.decodes += 1
             return _read(sample, shape)
 
         self._reads += 1
@@ -120,10 +120,10 @@ class XrayDataset(YOLODataset):
         if self.seed is None:
             return super().__getitem__(index)
         epoch, sample = unpack(index)
-        reads, decodes = self._reads, self._decodes
+        reads, decodes = self._reads, self.decodes
         with seeded(self.seed, epoch, sample):
             item: dict[str, Any] = super().__getitem__(sample)
-        return item | {"reads": (self._reads - reads, self._decodes - decodes)}
+        return item | {"reads": (self._reads - reads, self.decodes - decodes)}
 
 
 def _read(sample: Sample, shape: tuple[int, int]) -> np.ndarray:

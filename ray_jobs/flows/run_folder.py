@@ -36,6 +36,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self._lock: IO[str] | None = None
+        self._precision: str | None = None
 
     @property
     def exists(self) -> bool:
@@ -111,7 +112,8 @@ class RunFolder:
 
     def record_precision(self, settings: Settings, precision: str) -> None:
         """Write down what ``precision: auto`` has become, so that the run can be repeated."""
-        if settings.precision == "auto" and precision:
+        if self._precision is None and settings.precision == "auto" and precision in ("fp32", "bf16"):
+            self._precision = precision
             partial = self.path / f".{self.settings.name}.partial"
             settings.model_copy(update={"precision": precision}).save(partial)
             partial.replace(self.settings)

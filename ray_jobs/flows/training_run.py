@@ -123,6 +123,8 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -
     watch_store = StoreWatch(prepared.storage, say, log.fault)
 
     def on_turn() -> None:
+        if reader.epochs:
+            run.record_precision(settings, reader.epochs[0].precision)
         say_events()
         watch.events()
         watch_room()
@@ -134,8 +136,6 @@ def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -
             result = _InBackground(lambda: fit(task, prepared.plan, run.journal))
             for epoch in follow(reader, partial(getattr, result, "running"), on_turn=on_turn):
                 watch_store.heard()
-                if len(reader.epochs) == 1:
-                    run.record_precision(settings, epoch.precision)
                 watch.epoch(epoch)
                 log.epoch(epoch)
             trained = result.get()

@@ -20,6 +20,7 @@ class Pictures:
     """What ``PixelStore`` asks of a data set: smooth pictures of different shapes, with boxes."""
 
     imgsz = SIZE
+    decodes = 0
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
@@ -61,7 +62,7 @@ def store(pictures: Pictures) -> PixelStore:
 
 def ultralytics_sample(pictures: Pictures, layout: Layout, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One sample as Ultralytics' own classes make it from the same draws: pixels, classes and boxes (xyxy, pixels)."""
-    from ultralytics.data.augment import RandomPerspective
+    from ultralytics.data.augment import RandomFlip, RandomPerspective
     from ultralytics.utils.instance import Instances
 
     width, height = layout.canvas[n].astype(int)
@@ -83,9 +84,15 @@ def ultralytics_sample(pictures: Pictures, layout: Layout, n: int) -> tuple[np.n
     good = instances.remove_zero_area_boxes()
     labels = {"img": canvas, "cls": np.concatenate(kinds)[good], "instances": instances}
     matrix = np.vstack([layout.matrix[n], [0, 0, 1]]).astype(np.float32)
+    for axis in np.flatnonzero(layout.flipped[n]):  # Ultralytics flips the picture that it has moved
+        matrix[axis] = -matrix[axis] + (0, 0, SIZE)
     params = {"M": matrix, "scale": layout.zoom[n], "orig_shape": (height, width), "size": (SIZE, SIZE)}
     warp = RandomPerspective()
     labels = warp.apply_instances(warp.apply_image(labels, params), params)
+    for axis, direction in enumerate(("horizontal", "vertical")):
+        labels["instances"].convert_bbox("xywh")
+        labels = RandomFlip(p=float(layout.flipped[n, axis]), direction=direction)(labels)
+    labels["instances"].convert_bbox("xyxy")
     table = np.clip(np.arange(256) * layout.gain[n], 0, 255).astype(np.uint8)
     return table[labels["img"][..., 0]], labels["cls"][:, 0], labels["instances"].bboxes
 
@@ -134,8 +141,7 @@ def test_draws_have_the_ranges_of_ultralytics(store: PixelStore) -> None:
         assert low <= values.min() < low + 0.01 * high
         assert high - 0.02 * high < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, rel=0.02)
-    assert (layout.matrix[:, 0, 0] < 0).mean() == pytest.approx(0.5, abs=0.04)  # left for right
-    assert (layout.matrix[:, 1, 1] < 0).mean() == pytest.approx(0.3, abs=0.04)
+    assert layout.flipped.mean(0) == pytest.approx((0.5, 0.3), abs=0.04)
     assert np.bincount(layout.pictures[of_four][:, 1]).min() > 550  # partners are drawn from all
 
 

@@ -39,7 +39,7 @@ def choose(
         _first(batch, asked.batch_sizes),
         _first(plan.max_workers, asked.num_workers),
         _first(settings.workers, asked.workers),
-        _first(settings.precision, asked.precisions),
+        _first(_precision(settings.precision, plan), asked.precisions),
     )
     images = len(prepared.report.index.splits["train"])
     _check(asked, start, images, prepared, nodes)
@@ -52,6 +52,11 @@ def choose(
     return start, {
         kind: [value for value in values if value != getattr(start, kind)] for kind, values in choices.items()
     }
+
+
+def _precision(configured: str, plan: WorkerPlan) -> str:
+    """On a CPU ``auto`` decides by the length of a run, so that short ones would not show what it is worth."""
+    return "fp32" if configured == "auto" and not plan.gpus else configured
 
 
 def _first(configured: Value, asked: Sequence[Value]) -> Value:

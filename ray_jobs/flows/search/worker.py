@@ -236,7 +236,11 @@ class TrainingObjective:
                 resume_from = self._fetch(task, work_dir / "resume")
             weights = self.weights.get(task.settings.model_name, b"")
             index = _first_images(self.index, task.images) if task.images else self.index
-            training = TrainingTask(task.settings, index, task.storage, weights, place.threads)
+            settings = task.settings
+            if settings.precision == "auto" and place.device == "cpu":
+                # A probe on a busy machine would train some trials in another format than others.
+                settings = settings.model_copy(update={"precision": "fp32"})
+            training = TrainingTask(settings, index, task.storage, weights, place.threads)
             train_rank(training, place, work_dir, report, resume_from, keep_weights=False, carried=task.carried)
         finally:
             shutil.rmtree(work_dir, ignore_errors=True)

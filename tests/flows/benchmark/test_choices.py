@@ -25,9 +25,9 @@ def chosen(nodes: list[dict[str, float]], *overrides: str, images: int = 1000, *
 
 def test_a_laptop() -> None:
     start, choices = chosen(LAPTOP, "device=cpu", "cluster.num_workers=1")
-    assert start == Setting(16, 1, 8, "auto")
+    assert start == Setting(16, 1, 8, "fp32")
     assert list(choices) == ["batch_size", "num_workers", "workers", "precision"]
-    assert choices == {"batch_size": [8, 32], "num_workers": [2, 4], "workers": [], "precision": ["fp32", "bf16"]}
+    assert choices == {"batch_size": [8, 32], "num_workers": [2, 4], "workers": [], "precision": ["bf16"]}
 
 
 def test_a_server_with_gpus() -> None:
