@@ -132,9 +132,13 @@ def test_the_winner_is_trained_registered_and_compared_with_the_defaults(found: 
     best, defaults = (trained[f"{kind}_run"]["map50_95"] for kind in KINDS)
     assert difference["value"] == pytest.approx(best - defaults)
     assert f"difference  {difference['value']:+.3f} (95 % interval {difference['low']:+.3f} to " in said
-    assert "registered  xray-detector version 1 @challenger" in said
-    versions = connect(f"sqlite:///{runs / 'mlflow.db'}").search_model_versions("name = 'xray-detector'")
-    assert len(versions) == 2, "that of the training before and that of the winner; the defaults are not registered"
+    registered = trained["registry"]
+    assert f"registered  xray-detector version {registered['version']} @challenger" in said
+    client = connect(f"sqlite:///{runs / 'mlflow.db'}")
+    versions = client.search_model_versions("name = 'xray-detector'")
+    of_runs = {client.get_run(version.run_id).info.run_name for version in versions}
+    assert "first-best" in of_runs
+    assert "first-defaults" not in of_runs
     assert "On the test split it" in (runs / "first" / "report.html").read_text()
 
 
