@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-faults-all test-cluster chaos bench bench-full dashboards lint
+.PHONY: install demo test test-faults test-faults-all test-cluster test-cluster-all chaos bench bench-full dashboards lint
 
 install: .venv/installed  ## make .venv from requirements.lock; nothing where that is up to date
 
@@ -27,7 +27,10 @@ test-faults-all: install  ## also those that take longer
 chaos: install  ## a random schedule of faults against training on three containers; CHAOS="--seed 7 --minutes 30"
 	bash .ci/cluster.sh $(BIN)/python -m tests.faults.chaos $(CHAOS)
 
-test-cluster: install
+test-cluster: install  ## the environments on a real Docker engine (.ci/cluster.sh installs what that needs)
+	$(BIN)/python -m pytest tests/cluster -m "not long"
+
+test-cluster-all: install  ## also a training, a search and a read server under Prometheus, and every query of every panel
 	$(BIN)/python -m pytest tests/cluster
 
 bench: install  ## every comparison with plain Ultralytics that this machine can run, under 50 minutes on two cores

@@ -49,7 +49,7 @@ RECORDED = {
     "xray_probe_seconds": '{service="mlflow"} 0.03',
     "up": '{job="ray",instance="10.0.0.1:8080"} 1',
 }
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
