@@ -39,7 +39,7 @@ mon_data = /data/mon
 [osd.0]
 osd_data = /data/osd
 osd_objectstore = bluestore
-bluestore_block_size = 17179869184
+bluestore_block_size = 4294967296
 bluestore_block_create = true
 osd_memory_target = 939524096
 osd_class_dir = /usr/lib/x86_64-linux-gnu/rados-classes

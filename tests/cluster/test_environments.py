@@ -307,7 +307,7 @@ def backup(action: str, environment: Environment, folder: Path) -> None:
         env=os.environ | {"XRAY_IMAGE": environment.variables["XRAY_IMAGE"]},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
 
