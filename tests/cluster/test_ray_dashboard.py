@@ -82,8 +82,8 @@ def test_what_ray_has_drawn_finds_data(cluster: LiveCluster) -> None:
         if board["uid"] == "rayDefaultDashboard"
     ]
     asked = json.dumps(board)
-    series = sorted(set(re.findall(r"ray_node_(?:cpu_utilization|mem_used|disk_usage)\b", asked)))
-    assert len(series) >= 2  # which of them stand in this dashboard, Ray decides at its start
+    series = sorted(set(re.findall(r"ray_node_(?:cpu_utilization|mem_used_host|disk_usage)\b", asked)))
+    assert len(series) == 3
     assert cluster.prometheus
     for name in series:
         query = f"count(last_over_time({name}[5m]))"
