@@ -46,6 +46,7 @@ def record_steps(speed: SpeedSettings, trainer: Any) -> StepGraph | None:
     most = min(max(4 * loader.store.most_boxes, 1), _MOST_BOXES)
     graph = StepGraph(trainer.model, trainer.batch_size, arguments.imgsz, most, precision)
     trainer.model.loss = graph
+    trainer.model.criterion = trainer.model.init_criterion()  # asked for after an epoch, also one of replays alone
     return graph
 
 

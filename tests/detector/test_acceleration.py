@@ -9,17 +9,9 @@ from small_detector import NAMES
 
 
 @pytest.fixture
-def model() -> Any:
-    from ray_jobs.detector.process import quiet_ultralytics
-
-    quiet_ultralytics()
-    from ultralytics.cfg import get_cfg
-    from ultralytics.nn.tasks import DetectionModel
-
-    torch.manual_seed(0)
-    made = DetectionModel("yolo12n.yaml", nc=len(NAMES), verbose=False)
-    made.args = get_cfg()
-    return made.eval()
+def model(model: Any) -> Any:
+    """As it reads."""
+    return model.eval()
 
 
 PICTURES = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
@@ -91,3 +83,18 @@ def test_a_processor_is_asked_and_the_model_left_alone(model: Any) -> None:
     assert faster_precision(model, images=2, size=64, world_size=1) in ("fp32", "bf16")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_model_whose_steps_are_recorded_has_the_loss_that_the_loop_asks_for(model: Any) -> None:
+    """A GPU replays; here the step is only put in place, as it is before an epoch in which every batch is replayed."""
+    from ray_jobs.detector.acceleration import record_steps
+    from ray_jobs.detector.device_loader import DeviceLoader
+    from ray_jobs.settings import SpeedSettings
+
+    loader = object.__new__(DeviceLoader)
+    loader.store = SimpleNamespace(most_boxes=2)
+    arguments = SimpleNamespace(multi_scale=False, freeze=None, amp="bf16", imgsz=64)
+    off = SimpleNamespace(is_enabled=lambda: False)
+    trainer = SimpleNamespace(model=model, train_loader=loader, args=arguments, scaler=off, world_size=1, batch_size=2)
+    assert record_steps(SpeedSettings(), trainer) is model.loss
+    assert model.criterion is not None

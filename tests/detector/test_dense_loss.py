@@ -10,20 +10,6 @@ from small_detector import NAMES
 SIZE, PICTURES = 128, 4
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    from ray_jobs.detector.process import quiet_ultralytics
-
-    quiet_ultralytics()
-    from ultralytics.cfg import get_cfg
-    from ultralytics.nn.tasks import DetectionModel
-
-    torch.manual_seed(0)
-    made = DetectionModel("yolo12n.yaml", nc=len(NAMES), verbose=False)
-    made.args = get_cfg()
-    return made.train()
-
-
 def random_batch(counts: list[int], seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     total = sum(counts)
