@@ -108,7 +108,7 @@ def build() -> Any:
         number(
             "Findings in each",
             "Mean of the last hour. A jump means other X-rays or another model.",
-            "sum(rate(ray_xray_read_findings_total[1h])) / sum(rate(ray_xray_reads_total[1h]))",
+            "round(sum(rate(ray_xray_read_findings_total[1h])) / sum(rate(ray_xray_reads_total[1h])), 0.01)",
         ),
         number(
             "Time to read one",

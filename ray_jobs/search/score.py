@@ -48,6 +48,12 @@ class Score:
         loss = validation_loss(metrics, gains)
         return -loss if math.isfinite(loss) else -math.inf
 
+    def value(self, score: float) -> float:
+        """The metric itself; 0 where a loss stands in for it."""
+        if self.mode == "min":
+            return -score
+        return max(score, 0.0) if self.metric in DETECTION else score
+
     def shown(self, score: float | None) -> str:
         """For people: the metric, or the loss that stands in for it."""
         if score is None or not math.isfinite(score):

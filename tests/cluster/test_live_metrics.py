@@ -1,7 +1,7 @@
 """A real Prometheus scrapes a real Ray cluster while jobs really run, one of which loses a worker on the way.
 
-A training on X-rays from a bucket, with its promotion; a search; a read server. Every query of every panel and every
-metric of every alert must return data. The list is printed (pytest -rP).
+A training on phantoms from a bucket, which a detector learns within minutes, with its promotion; a search; a read server.
+Every query of every panel and every metric of every alert must return data. The list is printed (pytest -rP).
 """
 
 import json
@@ -27,16 +27,17 @@ BOARDS = sorted((PROJECT / "grafana" / "dashboards").glob("*.json"))
 SMALL = ["batch_size=8", "pretrained=false", "device=cpu", "workers=0", "samples=0", "cluster.cpus_per_worker=1"]
 TRAINING = [
     *SMALL,
-    "epochs=5",
-    "img_size=96",
+    "epochs=16",
+    "img_size=160",
     "cluster.num_workers=2",
     "cluster.max_failures=3",
     "tracking.promotion.when=always",
 ]
+IMAGES = 120
 SEARCH = {
     "space": {"optimizer": "AdamW", "lr0": {"loguniform": [0.001, 0.01]}},
-    "budget": {"samples": 4, "epochs": 2},
-    "scheduler": {"grace_epochs": 1, "reduction_factor": 2.0},
+    "budget": {"samples": 6, "epochs": 8},
+    "scheduler": {"grace_epochs": 2, "reduction_factor": 2.0},
     "resources": {"cpus": 1},  # the training has the other two
     "max_concurrent": 1,
 }
@@ -53,29 +54,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
-def live(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The jobs after their end: what Prometheus saw, what the terminal showed, the run's folder."""
     for tool in ("prometheus", "promtool"):
         if shutil.which(tool) is None:
             missing = pytest.fail if os.environ.get("CI") else pytest.skip
             missing(f"{tool} is missing: run .ci/cluster.sh, which installs it")
     folder = tmp_path_factory.mktemp("live")
+    phantoms = folder / "phantoms"
+    draw_phantoms(phantoms, size=192, train=IMAGES, val=30, test=8, seed=0)
     cluster = LiveCluster(folder)
     try:
         cluster.start()
-        size = cluster.put(xrays_mini, "mini")
+        size = cluster.put(phantoms, "phantoms")
         began = time.time()
         run = folder / "runs" / "live"
-        data = ["--data", f"s3://{BUCKET}/mini/data.yaml", f"storage.data_cache={folder / 'cache'}"]
+        data = ["--data", f"s3://{BUCKET}/phantoms/data.yaml", f"storage.data_cache={folder / 'cache'}"]
         trainer, said = cluster.in_a_terminal("train", *data, "--run-name", "live", *TRAINING)
         (folder / "tune.yaml").write_text(yaml.safe_dump(SEARCH))
-        tuning = ["--data", xrays_mini / "data.yaml", "--tune", folder / "tune.yaml", "--run-name", "search"]
-        search = cluster.job("tune", *tuning, *SMALL, "img_size=64", "export.onnx=false")
+        tuning = ["--data", phantoms / "data.yaml", "--tune", folder / "tune.yaml", "--run-name", "search"]
+        search = cluster.job("tune", *tuning, *SMALL, "img_size=128", "export.onnx=false")
         killed = kill_a_worker_after_an_epoch(cluster.head.pid, run, trainer)
         assert trainer.wait(900) == 0, b"".join(said).decode()
         trained = time.time()
         assert search.wait(600) == 0, cluster.said()
-        read_some_x_rays(cluster, run / "weights" / "best.onnx", xrays_mini)
+        read_some_x_rays(cluster, run / "weights" / "best.onnx", phantoms)
         yield SimpleNamespace(
             prometheus=cluster.prometheus,
             run=run,
@@ -204,13 +207,13 @@ def test_what_is_measured_is_what_happened(live: SimpleNamespace) -> None:
 
     assert last("ray_xray_copied_bytes") == {"live": live.size}
     decoded = last('ray_xray_cache_misses{rank="0"}')["live"] + last('ray_xray_cache_misses{rank="1"}')["live"]
-    assert decoded < 2 * 54  # each once, but for those that both ranks wanted at the same moment
-    assert last('ray_xray_cache_hits{rank="0"}')["live"] > 54
+    assert decoded < 2 * IMAGES  # each once, but for those that both ranks wanted at the same moment
+    assert last('ray_xray_cache_hits{rank="0"}')["live"] > IMAGES
     assert last("ray_xray_registered_models_total") == {"live": 1}
     decided = json.loads((live.run / "promotion.json").read_text())["state"]
     assert last(f'ray_xray_promotions_total{{decision="{decided}"}}') == {"live": 1}
     trials = [last(f'ray_xray_trials{{state="{state}"}}')["search"] for state in ("finished", "stopped", "failed")]
-    assert [sum(trials), trials[2]] == [4, 0]
+    assert [sum(trials), trials[2]] == [6, 0]
     summary = json.loads((live.run.parent / "search" / "summary.json").read_text())
     assert last("ray_xray_search_epochs") == {"search": summary["epochs_run"]}
     assert last("ray_xray_search_epochs_saved") == {"search": summary["epochs_saved"]}
@@ -256,7 +259,7 @@ def test_the_terminal_shows_the_run_as_one_calm_block(live: SimpleNamespace) -> 
     assert "joining the Ray cluster at" in plain
     assert "the workers are starting" in plain
     assert re.search(r"step \d+/\d+", plain)
-    assert re.search(r"epoch +3/5", plain)
+    assert re.search(r"epoch +3/16", plain)
     assert re.search(r"mAP50-95 +0\.\d+ +[▁-█]+  best", plain)
     assert re.search(r"waited \d+% for data", plain)
     assert re.search(r"checkpoint +epoch \d stored", plain)

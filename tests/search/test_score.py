@@ -30,3 +30,9 @@ def test_other_metrics_are_themselves() -> None:
     assert Score().of({"val/map50_95": math.nan, **LOSSES}) == -math.inf
     with pytest.raises(TrainingError, match="'val/map50' was not reported"):
         Score("val/map50").of(LOSSES)
+
+
+def test_what_is_told_of_a_score_is_the_metric_and_no_loss_in_its_place() -> None:
+    assert [Score().value(score) for score in (0.25, -7.6)] == [0.25, 0.0]
+    assert Score("val/cls_loss", "min").value(-4.0) == 4.0
+    assert Score("train/box_loss", "max").value(-1.0) == -1.0

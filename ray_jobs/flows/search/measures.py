@@ -11,6 +11,7 @@ from ray_jobs import telemetry as t
 from ray_jobs.flows.measures import watch_tracking
 from ray_jobs.flows.search.journal import TrialRecord
 from ray_jobs.flows.search.trial import State
+from ray_jobs.search.score import Score
 from ray_jobs.tracking.null_tracker import TrackingFigures
 
 STATES: tuple[State, ...] = ("pending", "running", "finished", "stopped", "failed")
@@ -19,8 +20,9 @@ STATES: tuple[State, ...] = ("pending", "running", "finished", "stopped", "faile
 class SearchMeasures:
     """One search. Trials are named by their number (``"00003"``), never by what they try."""
 
-    def __init__(self, run: str, began: float) -> None:
+    def __init__(self, run: str, began: float, score: Score) -> None:
         """``run``: the search's name; ``began``: Unix time of the command's start."""
+        self._score = score
         self._meter = t.open_meter(run=run)
         self._states: dict[str, State] = {}
         self._planned: dict[str, int] = {}
@@ -54,13 +56,13 @@ class SearchMeasures:
         self._count()
 
     def result(self, trial: str, epoch: int, best: float, seconds: float) -> None:
-        """A trial has trained ``epoch`` epochs in ``seconds``; ``best`` is its best value so far, more is better."""
+        """A trial has trained ``epoch`` epochs in ``seconds``; ``best`` is its best score so far, more is better."""
         self._epochs[trial] = epoch
         self._best = best if self._best is None else max(best, self._best)
         self._meter.set(t.TRIAL_EPOCH, epoch, trial=trial)
-        self._meter.set(t.TRIAL_METRIC, best, trial=trial)
+        self._meter.set(t.TRIAL_METRIC, self._score.value(best), trial=trial)
         self._meter.set(t.TRIAL_SECONDS, seconds, trial=trial)
-        self._meter.set(t.SEARCH_BEST, self._best)
+        self._meter.set(t.SEARCH_BEST, self._score.value(self._best))
         self._count()
 
     def _count(self) -> None:

@@ -53,7 +53,8 @@ def run_search(prepared: PreparedSearch, say: Say, terminal: bool, began: float)
         return done
     state = folder.begin(prepared.search, prepared.settings, prepared.report.fingerprint)
     try:
-        measuring = contextlib.closing(SearchMeasures(folder.name, began))
+        score = Score(prepared.search.metric, prepared.search.mode)
+        measuring = contextlib.closing(SearchMeasures(folder.name, began, score))
         with stopped_by_signals(folder.name, "tune"), room_for(0, folder.path), measuring as measures:
             return _run(prepared, say, terminal, state, measures)
     except BaseException as error:
