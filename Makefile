@@ -30,7 +30,7 @@ chaos: install  ## a random schedule of faults against training on three contain
 test-cluster: install  ## the environments on a real Docker engine (.ci/cluster.sh installs what that needs)
 	$(BIN)/python -m pytest tests/cluster -m "not long"
 
-test-cluster-all: install  ## also a training, a search and a read server under Prometheus, and every query of every panel
+test-cluster-all: install  ## also the trigger service, backup and restore, and every query of every panel under live jobs
 	$(BIN)/python -m pytest tests/cluster
 
 bench: install  ## every comparison with plain Ultralytics that this machine can run, under 50 minutes on two cores

@@ -231,6 +231,7 @@ def test_retraining_with_x_rays_from_a_bucket(training: Environment, outside: Ou
     assert len(outside.finished_runs()) == 2
 
 
+@pytest.mark.long
 def test_the_benchmark_logs_figures_and_no_files(
     training: Environment, trained: SimpleNamespace, outside: Outside, stored_xrays: list[str]
 ) -> None:
@@ -320,6 +321,7 @@ def test_the_standing_cluster_scales_and_takes_jobs(standing: Environment) -> No
     assert len(outside.finished_runs()) == 1
 
 
+@pytest.mark.long
 def test_the_trigger_service_starts_a_job_on_request(standing: Environment) -> None:
     outside = Outside(standing, digit="")
     standing.up("trigger")
@@ -345,6 +347,7 @@ def test_a_worker_that_is_taken_away_drains_first(standing: Environment) -> None
     assert "draining before shutdown" in gone["state_message"]
 
 
+@pytest.mark.long
 def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -> None:
     outside = Outside(standing, digit="")
     runs = outside.finished_runs()

@@ -1,6 +1,6 @@
 """A real Prometheus scrapes a real Ray cluster while jobs really run, one of which loses a worker on the way.
 
-A training on phantoms from a bucket, which a detector learns within minutes, with its promotion; a search; a read server.
+A training on phantoms from a bucket, which a detector learns in minutes, with its promotion; a search; a read server.
 Every query of every panel and every metric of every alert must return data. The list is printed (pytest -rP).
 """
 
@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from ray_jobs.dataset.phantom import draw_phantoms
 from tests.cluster.engine import PROJECT, wait_for
 from tests.cluster.live_cluster import BUCKET, RULES, TOKEN, LiveCluster, Prometheus, free_port
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +134,27 @@ def test_a_server_killed_in_the_middle_gets_the_rest_when_it_is_back(
     assert_whole(run)
     assert (outcome.pending, outcome.error, run["status"]) == (0, None, "FINISHED")
     assert "answers again" in caplog.text
+
+
+def test_a_server_that_is_back_after_an_hour_gets_everything_with_its_own_times(
+    run_dir: Path, mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hour is the clock's, which is moved while the server is down."""
+    mlflow_server.kill()
+    try:
+        tracker = open_quietly(run_dir, mlflow_server.url, experiment="hour")
+        log_a_whole_run(tracker)
+        wait_until(lambda: "fails" in caplog.text)
+        said_by = time.time() * 1000
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
+        monkeypatch.setattr("ray_jobs.tracking.tracker.time", later)
+    finally:
+        mlflow_server.start()
+    wait_until(lambda: tracker._delivery.pending() == 0)  # by itself: nobody waits for its end
+    tracker.finish(timeout_s=60)
+    (run,) = contents(mlflow_server.url, "hour")
+    assert_whole(run)
+    assert all(at <= said_by for points in run["points"].values() for _, _, at in points)
 
 
 def test_a_continued_run_is_the_same_run(run_dir: Path, database: str) -> None:
