@@ -97,7 +97,7 @@ def measure_parts(data: Path, device: str, batch: int = 64, size: int = 640, epo
         train_detector(settings, index, place, work, report, **kept)
         import torch
 
-        state = torch.load(work / "weights" / "last.pt", weights_only=False)["ema"]
+        state = torch.load(work / "weights" / "last.pt", weights_only=False)["model"]
     metrics = [one for _, one in reports[1:]]  # the first epoch fills the cache
     steps = -(-len(index.splits["train"]) // batch)
     ends = [end for end, _ in reports]

@@ -21,9 +21,11 @@ from collections.abc import Sequence
 
 from ray_jobs.entry import run_job
 from ray_jobs.errors import BadInput, PlatformError, TrackingError
+from ray_jobs.flows.ray_cluster import cluster_address, connect
 from ray_jobs.reading.thresholds import parse_override
 from ray_jobs.serving.detector import find_detector, registry_uri
 from ray_jobs.serving.folder import available_threads
+from ray_jobs.settings import ClusterSettings, Settings
 from ray_jobs.tracking.registered_model import SCHEME
 
 TOKEN = "XRAY_READ_TOKEN"
@@ -41,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
             f"export {TOKEN}=$(openssl rand -hex 24)"
         )
     override = parse_override(options.threshold)
-    _check_free(options.host, options.port)
+    if not cluster_address(ClusterSettings(address=options.cluster)):
+        _check_free(options.host, options.port)
     try:
         file = find_detector(options.model, override)
     except TrackingError as error:
@@ -53,9 +56,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace, override: object, token: str) -> None:
-    from ray_jobs.flows.ray_cluster import cluster_address, connect
-    from ray_jobs.settings import ClusterSettings, Settings
-
     cluster = ClusterSettings(address=options.cluster)
     # On a busy machine a process takes longer to start than the 5 s after which Serve takes its proxy for dead.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
@@ -65,7 +65,7 @@ def _serve(options: argparse.Namespace, override: object, token: str) -> None:
     joined = cluster_address(cluster)
     try:
         if joined:
-            check_name_free(joined)
+            check_room(joined, options.host, options.port)
         _serve_until_stopped(options, override, token, bool(joined))
     finally:
         ray.shutdown()
@@ -107,13 +107,22 @@ def _serve_until_stopped(options: argparse.Namespace, override: object, token: s
         stop_serving(joined)
 
 
-def check_name_free(address: str) -> None:
-    """Raises BadInput where the joined cluster has a read server already: ours would replace it."""
+def check_room(address: str, host: str, port: int) -> None:
+    """Raises BadInput where the joined cluster has a read server, which ours would replace, or serves elsewhere:
+    Ray Serve has one address for all that it serves, and would ignore ours."""
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     if APP in serve.status().applications:
         raise BadInput(
             f"{address}: a read server is there already, as {APP} of Ray Serve; stop it, or choose another cluster"
+        )
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is not None and (running.http_config.host, running.http_config.port) != (host, port):
+        there = running.http_config
+        raise BadInput(
+            f"--host {host} --port {port}: the cluster's Ray Serve listens at {there.host}:{there.port} already; give "
+            f"--host {there.host} --port {there.port}, or choose another cluster"
         )
 
 

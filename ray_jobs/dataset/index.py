@@ -4,6 +4,7 @@ Comes in: what the check has seen. Goes out: what training and evaluation read; 
 Images are stored relative to the data set's root, so that another machine can point the index at its own copy.
 """
 
+import hashlib
 import json
 import os
 import zipfile
@@ -57,6 +58,11 @@ class DatasetIndex:
 
         splits = {split: tuple(map(merged, samples)) for split, samples in self.splits.items()}
         return replace(self, names=(name,), splits=splits)
+
+    def part(self, splits: dict[str, tuple[Sample, ...]], choice: str) -> "DatasetIndex":
+        """Some of its images, told apart from the whole and from another ``choice`` of them by the fingerprint."""
+        mixed = hashlib.sha256(f"{self.fingerprint} {choice}".encode()).hexdigest()
+        return replace(self, splits=splits, fingerprint=mixed)
 
     def save(self, path: Path) -> None:
         """Write the index to ``path`` (a NumPy .npz archive without pickles), whole or not at all."""

@@ -25,15 +25,24 @@ _FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
 
 
 def device_loader(
-    speed: SpeedSettings, dataset: XrayDataset, sampler: EpochBatchSampler, place: Place, arguments: Any
+    speed: SpeedSettings,
+    dataset: XrayDataset,
+    sampler: EpochBatchSampler,
+    place: Place,
+    arguments: Any,
+    pixels: PixelStore | None = None,
 ) -> DeviceLoader | None:
-    """Batches made on the GPU; None where they are not wanted, cannot be made there, or do not fit."""
+    """Batches made on the GPU; None where they are not wanted, cannot be made there, or do not fit.
+
+    ``pixels`` are those of the same pictures that are there already.
+    """
     device = torch.device(place.device)
     if not speed.gpu_augmentation or device.type != "cuda" or not supported(arguments):
         return None
     if not PixelStore.fits(len(dataset), dataset.imgsz, device):
         return None
-    return DeviceLoader(dataset, PixelStore(dataset, device, place.threads), sampler, Ranges.of(arguments))
+    pixels = pixels or PixelStore(dataset, device, place.threads)
+    return DeviceLoader(dataset, pixels, sampler, Ranges.of(arguments))
 
 
 def record_steps(speed: SpeedSettings, trainer: Any) -> StepGraph | None:

@@ -18,9 +18,10 @@ class EpochReport:
     ``epoch`` counts from 1 and ``started`` at that Unix time. ``metrics`` are the same on all ranks but for ``val/*``,
     which rank 0 alone knows, and ``data_wait_seconds``, ``gpu_memory_bytes``, ``images_cached`` and ``images_decoded``
     (read for training), which are each rank's own.
-    ``batch_size`` is the global batch, ``precision`` fp32, bf16 or fp16. ``capture_checkpoint()``, on rank 0 alone,
-    copies all that the next epoch depends on, and the best weights; what it returns writes that copy into a folder, at
-    any time and in any thread.
+    ``batch_size`` is the global batch, halved where the first epoch found too little memory; an optimizer step covers
+    ``nominal_batch`` images all the same. ``precision`` is fp32, bf16 or fp16. ``capture_checkpoint()``, on rank 0
+    alone, copies all that the next epoch depends on, and the best weights; what it returns writes that copy into a
+    folder, at any time and in any thread.
     """
 
     epoch: int
@@ -31,6 +32,7 @@ class EpochReport:
     batch_size: int
     capture_checkpoint: Callable[[], WriteCheckpoint] | None
     precision: str = ""
+    nominal_batch: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,35 @@
-"""Which number format a CPU trains faster in: measured on a few steps of the model itself, on all ranks alike.
+"""Which number format a run trains in where it may choose, on all ranks alike.
 
+On GPUs it is bf16 where all of them have it. On CPUs it is measured, on a few steps of the model itself:
 bf16 with fp32 weights (autocast) wins where the processor multiplies bf16 matrices and pictures are large enough to
 make up for the conversions; on other processors it can be many times slower.
 """
 
 import time
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
 from ray_jobs.detector.acceleration import deep_convolutions_in_fp32
+from ray_jobs.detector.process import Place
+from ray_jobs.detector.training_state import load_state
 
 WORTH_PIXELS = 100e6  # in the whole run; the probe of a shorter one costs more than it can bring
 _ADVANTAGE = 1.1  # how much faster bf16 must be
 _PATIENCE_S = 5.0
 _IMAGES, _STEPS = 4, 2  # of a probe; the first step of each format is not counted
+
+
+def gpu_precision(place: Place, resume_from: Path | None) -> bool | str:
+    """Ultralytics' ``amp``: what the run began with, else bf16 where the GPU of every rank has it, and fp16."""
+    if resume_from is not None:
+        begun: bool | str = load_state(resume_from / "state.pt").get("amp", False)
+        return begun
+    known = torch.tensor(float(torch.cuda.is_bf16_supported(including_emulation=False)), device=place.device)
+    return "bf16" if _least(known, place.world_size) else True
 
 
 def faster_precision(model: torch.nn.Module, images: int, size: int, world_size: int) -> str:
@@ -25,7 +38,8 @@ def faster_precision(model: torch.nn.Module, images: int, size: int, world_size:
     ``images`` is this rank's share of a batch. Changes nothing of the model. Takes six steps of a few pictures, and
     less where the processor has no matrix units for bf16 or a first step takes seconds: it is fp32 then.
     """
-    if not torch.cpu._is_amx_tile_supported() and not torch.cpu._is_avx512_bf16_supported():
+    known = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if not _least(torch.tensor(float(known)), world_size):
         return "fp32"
     copy: Any = deepcopy(model).train()
     copy.criterion = None
@@ -42,6 +56,13 @@ def faster_precision(model: torch.nn.Module, images: int, size: int, world_size:
         dist.all_reduce(seconds)
     plain, short = seconds.tolist()
     return "bf16" if plain > _ADVANTAGE * short else "fp32"
+
+
+def _least(value: torch.Tensor, world_size: int) -> float:
+    """The smallest of all ranks' values."""
+    if world_size > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MIN)
+    return float(value)
 
 
 def _batch(images: int, size: int) -> dict[str, Any]:

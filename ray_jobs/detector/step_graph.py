@@ -48,11 +48,9 @@ class StepGraph:
         if preds is not None or not self.takes(batch):
             return self.usual_loss(batch, preds)
         self._take(batch)
-        if self.graph is None:
-            try:
-                self.graph = self._record()
-            except RuntimeError as error:  # too little memory, or an operation that cannot be recorded
-                return self._give_up(batch, error)
+        if self.graph is None and (reason := self._try_to_record()):
+            return self._give_up(batch, reason)
+        assert self.graph is not None
         self.graph.replay()
         return _Replayed.apply(self.anchor, self.total), {name: value.clone() for name, value in self.items.items()}
 
@@ -62,9 +60,20 @@ class StepGraph:
             return False
         return batch["img"].shape == self.pixels.shape and batch.get("most_boxes", _NEVER) <= self.targets.shape[1]
 
-    def _give_up(self, batch: dict[str, Any], error: RuntimeError) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _try_to_record(self) -> str:
+        """Why it could not be done, if so: too little memory, or an operation that cannot be recorded.
+
+        Words and not the error, which holds on to the memory of the failed attempt.
+        """
+        try:
+            self.graph = self._record()
+        except RuntimeError as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    def _give_up(self, batch: dict[str, Any], reason: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Train this batch and all others in single kernels."""
-        logger.warning("a training step could not be recorded (%s); kernels are started one by one", error)
+        logger.warning("a training step could not be recorded (%s); kernels are started one by one", reason)
         self.given_up = True
         torch.cuda.empty_cache()
         return self.usual_loss(batch | {"img": as_images(batch["img"])}, None)

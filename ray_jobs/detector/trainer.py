@@ -5,7 +5,9 @@ What it changes, and why, stands at each method. The training loop itself is Ult
 
 import hashlib
 import random
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ from ray_jobs.detector.acceleration import (
 from ray_jobs.detector.best_weights import write_weights
 from ray_jobs.detector.epoch_report import EpochReport, Progress, WriteCheckpoint, plain_names
 from ray_jobs.detector.finite import check_finite
+from ray_jobs.detector.pixel_store import PixelStore
 from ray_jobs.detector.precision import WORTH_PIXELS, faster_precision
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import stable_seed
@@ -72,6 +75,7 @@ class DetectorTraining(TrainingData):
     ) -> None:
         self.speed, self.choose_precision = speed, choose_precision
         self._graph: StepGraph | None = None
+        self._pixels: PixelStore | None = None
         self.index, self.place, self.report, self.on_progress = index, place, report, on_progress
         self.resume_from, self.cache_folder = resume_from, cache_folder
         self.carried, self.lr_scale = carried, lr_scale
@@ -114,7 +118,7 @@ class DetectorTraining(TrainingData):
 
         Ultralytics wraps earlier, in a way that fails on a CPU; a world size of one until here keeps it from that.
         """
-        self._forget_recorded_step()
+        self._forget_failed_try()
         self.model = self.model.to(memory_format=torch.channels_last)
         if self.speed.fused_attention and self.device.type == "cuda":
             attend_at_once(self.model)
@@ -129,11 +133,17 @@ class DetectorTraining(TrainingData):
         super()._build_train_pipeline()
         self._validation_scale = self._scale_of_validation_losses()
 
-    def _forget_recorded_step(self) -> None:
-        """Give back what an earlier try held that found too little memory; the next one trains a smaller batch."""
+    def _forget_failed_try(self) -> None:
+        """Give back what a try held that found too little memory; the next one trains a smaller batch.
+
+        Ultralytics builds it while it handles the error, whose frames hold the activations of the failed step.
+        """
+        self._unseen_batches = 0  # of a run that went on: the loop counts anew
         if self._graph is not None:
-            self.model.loss = self._graph.usual_loss
-            self._graph = self.train_loader = None
+            self.model.loss, self._graph = self._graph.usual_loss, None
+        if (error := sys.exception()) is not None:
+            self.train_loader = None
+            traceback.clear_frames(error.__traceback__)
             self._clear_memory()
 
     def _scale_of_validation_losses(self) -> float:
@@ -274,7 +284,7 @@ class DetectorTraining(TrainingData):
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
         capture = self._capture_checkpoint if self.place.rank == 0 else None
         metrics = self._epoch_metrics()
-        how = (self.batch_size, capture, self.precision)
+        how = (self.batch_size, capture, self.precision, self.args.nbs)
         self.report(EpochReport(self.epoch + 1, self._started, metrics, digest, last, *how))
 
     def _epoch_metrics(self) -> dict[str, float]:

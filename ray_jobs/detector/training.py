@@ -22,6 +22,7 @@ def train_detector(
     report: Callable[[EpochReport], None],
     *,
     batch_size: int,
+    nominal_batch: int = 0,
     weights: Path | None = None,
     resume_from: Path | None = None,
     cache_folder: Path | None = None,
@@ -33,7 +34,8 @@ def train_detector(
 ) -> None:
     """Train to the end or to early stopping; ``report`` is called on every rank after every epoch.
 
-    ``batch_size`` is the global batch. ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
+    ``batch_size`` is the global batch, ``nominal_batch`` the images of an optimizer step of a run that goes on (0: as
+    the settings say). ``weights`` are the starting weights (None: from scratch). ``resume_from`` is
     a folder that ``EpochReport.capture_checkpoint`` filled. ``work_dir`` is this process's own folder for its files.
     ``cache_folder`` is shared by the processes of a node and holds decoded pixels. Without ``keep_weights`` no best.pt
     and last.pt are written. ``carried`` says that ``resume_from`` comes from a training with other parameters, whose
@@ -44,9 +46,13 @@ def train_detector(
     ``TrainingError`` where memory is too small for the batch.
     """
     prepare_process(place)
+    from ray_jobs.detector.precision import gpu_precision
     from ray_jobs.detector.trainer import DetectorTraining
 
     arguments = ultralytics_arguments(settings, place, work_dir, batch_size, weights) | {"save": keep_weights}
+    arguments |= {"nbs": nominal_batch} if nominal_batch else {}
+    if settings.precision == "auto" and place.device != "cpu":
+        arguments["amp"] = gpu_precision(place, resume_from)
     how: dict[str, Any] = {"carried": carried, "lr_scale": lr_scale, "speed": settings.speed}
     how |= {"choose_precision": settings.precision == "auto" and place.device == "cpu"}
     how |= {"on_batch": on_batch, "on_progress": on_progress}

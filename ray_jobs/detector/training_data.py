@@ -12,6 +12,7 @@ from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.acceleration import device_loader
 from ray_jobs.detector.device_loader import DeviceLoader
 from ray_jobs.detector.loader import SeededLoader
+from ray_jobs.detector.pixel_store import PixelStore
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.sampling import EpochBatchSampler
 from ray_jobs.detector.step_graph import StepGraph
@@ -28,6 +29,7 @@ class TrainingData(DetectionTrainer):
     cache_folder: Path | None
     train_loader: Any
     _graph: StepGraph | None
+    _pixels: PixelStore | None
     _images_read: int
     _images_decoded: int
 
@@ -80,7 +82,9 @@ class TrainingData(DetectionTrainer):
         sampler = EpochBatchSampler(
             len(dataset), self.batch_size, self.args.seed, self.place.rank, self.place.world_size
         )
-        if loader := device_loader(self.speed, dataset, sampler, self.place, self.args):
+        loader = device_loader(self.speed, dataset, sampler, self.place, self.args, self._pixels)
+        if loader is not None:
+            self._pixels = loader.store  # for the next try, where this one finds too little memory
             return loader
         return SeededLoader(dataset, sampler, self.args.workers, pin_memory=self.device.type == "cuda")
 

@@ -85,9 +85,11 @@ def restore_state(trainer: Any, state: dict[str, Any], carried: bool = False) ->
         for group, values in zip(trainer.optimizer.param_groups, own, strict=True):
             group.update(values)
     trainer.ema.updates = state["updates"]
-    trainer.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # empty from a training without one
+        trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_fitness, trainer.fitness = state["best_fitness"], state["fitness"]
-    vars(trainer.stopper).update(state["stopper"])
+    if not carried:  # whose patience was another training's
+        vars(trainer.stopper).update(state["stopper"])
     trainer.start_epoch = state["epoch"] + 1
 
 

@@ -100,7 +100,7 @@ class CheckpointReporter:
         try:
             with room_for(self._size, folder):
                 write(folder)
-                write_manifest(folder, report.epoch, report.last, report.batch_size)
+                write_manifest(folder, report.epoch, report.last, report.batch_size, report.nominal_batch)
             self._size = sum(file.stat().st_size for file in folder.iterdir())
             with self.measures.upload(folder, report.epoch):
                 self.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
@@ -114,11 +114,12 @@ class CheckpointReporter:
         return ray.train.Checkpoint(place.build_checkpoint_path_from_name(name), place.storage_filesystem)
 
 
-def write_manifest(folder: Path, epoch: int, last: bool, batch_size: int) -> None:
+def write_manifest(folder: Path, epoch: int, last: bool, batch_size: int, nominal_batch: int = 0) -> None:
     """Write ``manifest.json``: the epoch (from 1), whether training ended with it, the global batch that it was
-    trained with, and each file's SHA-256."""
+    trained with and the images of an optimizer step (0: those of a batch), and each file's SHA-256."""
     files = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
-    manifest = {"epoch": epoch, "last": last, "batch_size": batch_size, "files": files}
+    batches = {"batch_size": batch_size, "nominal_batch": nominal_batch}
+    manifest = {"epoch": epoch, "last": last, **batches, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 

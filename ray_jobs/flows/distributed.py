@@ -134,8 +134,10 @@ def train_rank(
     from ray_jobs.detector.training import train_detector
 
     manifest = json.loads((resume_from / MANIFEST).read_text()) if resume_from else {}
-    if manifest.get("last"):
+    if manifest.get("last") and not how.get("carried"):
         return  # the run was stopped after its last epoch
+    batch_size = manifest.get("batch_size") or _global_batch(task, place)
+    _check_shares(batch_size, place.world_size)
     weights = None
     if task.weights:
         weights = work_dir / "start.pt"
@@ -153,7 +155,8 @@ def train_rank(
             place,
             work_dir,
             watched_report,
-            batch_size=manifest.get("batch_size") or _global_batch(task, place),
+            batch_size=batch_size,
+            nominal_batch=manifest.get("nominal_batch", 0),
             weights=weights,
             resume_from=resume_from,
             cache_folder=private_cache_folder(),
@@ -167,6 +170,16 @@ def train_rank(
         raise DamagedCheckpoint(f"{task.storage.url}/{EXPERIMENT}: {error}") from None
     finally:
         watch.close()
+
+
+def _check_shares(batch_size: int, workers: int) -> None:
+    """Raise where the batch that a run has found to fit cannot be shared by the workers that it has now."""
+    if batch_size % workers:
+        usable = [str(count) for count in range(1, min(batch_size, 64) + 1) if batch_size % count == 0]
+        raise TrainingError(
+            f"the run trains with a batch of {batch_size} X-rays, which {workers} workers cannot share evenly; go on "
+            f"with cluster.num_workers={', or '.join(usable)}"
+        )
 
 
 def _raise_beside_training(error: Exception) -> None:

@@ -54,3 +54,12 @@ def test_an_index_cut_short_is_refused(index: DatasetIndex, tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="damaged"):
         DatasetIndex.load(path)
+
+
+def test_a_part_is_told_from_the_whole_and_from_other_parts_by_a_few_digits(index: DatasetIndex) -> None:
+    """Caches of decoded pixels are named by the first digits alone."""
+    parts = [index.part({"train": index.splits["train"][:1]}, choice) for choice in ("first 15000", "first 15001")]
+    other = DatasetIndex(index.root, index.names, index.splits, "f00e").part(parts[0].splits, "first 15000")
+    names = {each.fingerprint[:16] for each in (index, *parts, other)}
+    assert len(names) == 4
+    assert len(parts[0].splits["train"]) == 1

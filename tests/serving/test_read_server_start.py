@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -11,7 +12,7 @@ from small_detector import small_detector
 
 from ray_jobs import read_server
 from ray_jobs.errors import BadInput, PlatformError
-from ray_jobs.read_server import check_name_free, main, stop_serving
+from ray_jobs.read_server import check_room, main, stop_serving
 from ray_jobs.tracking.client import connect
 
 
@@ -99,7 +100,19 @@ def test_what_others_serve_stays(
     stop_serving(joined)
     assert asked == done
     with pytest.raises(BadInput, match=r"10\.0\.0\.1:6379: a read server is there already"):
-        check_name_free("10.0.0.1:6379")
+        check_room("10.0.0.1:6379", "127.0.0.1", 8010)
+
+
+def test_a_cluster_that_serves_at_another_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Serve has one address for all that it serves and would ignore ours; here it only says which."""
+    from ray import serve
+
+    there = SimpleNamespace(http_config=SimpleNamespace(host="0.0.0.0", port=8000))
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={}))
+    monkeypatch.setattr("ray.serve.context._get_global_client", lambda **_: there)
+    with pytest.raises(BadInput, match=r"Serve listens at 0\.0\.0\.0:8000 already; give --host 0\.0\.0\.0 --port 8000"):
+        check_room("10.0.0.1:6379", "127.0.0.1", 8010)
+    check_room("10.0.0.1:6379", "0.0.0.0", 8000)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve's own fields

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +42,7 @@ class Portion:
         """These images, taken evenly from the whole, with a pixel cache of their own."""
         counts = {"train": self.train, "val": self.val}
         splits = {split: _evenly(index.splits[split], count) for split, count in counts.items()}
-        return replace(index, splits=splits, fingerprint=f"part{self.train}-{self.val}-{index.fingerprint}")
+        return index.part(splits, f"{self.train} and {self.val}, evenly")
 
 
 def _evenly(items: tuple[Item, ...], count: int) -> tuple[Item, ...]:

@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -202,7 +202,7 @@ class Reporter:
         name = "b" if self._newest == "a" else "a"
         try:
             report.capture_checkpoint()(folder)
-            write_manifest(folder, report.epoch, report.last, report.batch_size)
+            write_manifest(folder, report.epoch, report.last, report.batch_size, report.nominal_batch)
             self.task.storage.put_folder(folder, f"{EXPERIMENT}/{name}")
         except StoreOutage as error:
             logger.warning("trial %d: no checkpoint after epoch %d: %s", self.task.number, report.epoch, error)
@@ -261,7 +261,7 @@ class TrainingObjective:
 def _first_images(index: DatasetIndex, count: int) -> DatasetIndex:
     """A data set of a few images; its pixels get a cache of their own."""
     splits = {split: samples[:count] for split, samples in index.splits.items()}
-    return replace(index, splits=splits, fingerprint=f"first{count}-{index.fingerprint}")
+    return index.part(splits, f"first {count}")
 
 
 def mark_shared(storage: Storage) -> None:

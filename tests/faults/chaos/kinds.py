@@ -201,8 +201,8 @@ def damage_newest(scene: Scene) -> str:
     site.proxy.become("refuses")  # so that it stays the newest
     time.sleep(1)
     listed = [line["checkpoint"] for line in scene.epochs() if line["checkpoint"]][-1]
-    stored = max(name for name in storage.folders_below(EXPERIMENT) if name.startswith("epoch_"))
-    for name in {listed, stored}:  # one may be stored that Ray has not heard of
+    kept = {name for name in storage.folders_below(EXPERIMENT) if name.startswith("epoch_")}
+    for name in {listed, max(kept)} & kept:  # one may be stored that Ray has not heard of, and the one before be gone
         place = {"Bucket": storage.bucket, "Key": f"{storage.prefix}/{EXPERIMENT}/{name}/state.pt"}
         whole = storage._client.get_object(**place)["Body"].read()
         storage._client.put_object(**place, Body=whole[: len(whole) // 2])
