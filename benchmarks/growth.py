@@ -81,6 +81,7 @@ def measure(folder: Path) -> dict[str, float]:
     from ray_jobs.detector.process import quiet_ultralytics
 
     quiet_ultralytics()
+    import torch
     from ultralytics.cfg import get_cfg
 
     from ray_jobs.dataset.check import check_dataset
@@ -90,6 +91,7 @@ def measure(folder: Path) -> dict[str, float]:
     from ray_jobs.detector.sampling import EpochBatchSampler
     from ray_jobs.detector.xray_dataset import XrayDataset
 
+    torch.set_num_threads(1)  # two that wait for each other on a busy machine would count as work
     figures: dict[str, float] = {"memory_mb": 0.0, "memory_before_mb": _own_memory_mb()}
 
     @contextmanager

@@ -25,6 +25,7 @@ from ray_jobs.detector.acceleration import (
     attend_at_once,
     deep_convolutions_in_fp32,
     fuse_optimizer,
+    reading_copy,
     record_steps,
 )
 from ray_jobs.detector.best_weights import write_weights
@@ -153,6 +154,13 @@ class DetectorTraining(TrainingData):
         batches = torch.tensor(float(len(self.test_loader)), device=self.device)
         dist.all_reduce(batches)
         return len(self.test_loader) * self.world_size / max(float(batches), 1.0)
+
+    def get_validator(self) -> Any:
+        """As Ultralytics does; on a CPU it reads with a copy of the averaged model that is faster at it."""
+        validator = super().get_validator()
+        if self.device.type == "cpu":
+            validator.get_model = lambda _model, trainer: reading_copy(trainer.ema.ema)
+        return validator
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """As Ultralytics does, with the validation losses averaged over all ranks' batches."""
