@@ -38,14 +38,7 @@ from ray_jobs.detector.sampling import stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.step_graph import StepGraph
 from ray_jobs.detector.training_data import TrainingData
-from ray_jobs.detector.training_state import (
-    capture_state,
-    copied,
-    load_state,
-    restore_gradients,
-    restore_state,
-    save_state,
-)
+from ray_jobs.detector.training_state import Snapshots, capture_state, load_state, restore_gradients, restore_state
 from ray_jobs.errors import TrainingError
 from ray_jobs.settings import SpeedSettings
 
@@ -83,6 +76,7 @@ class DetectorTraining(TrainingData):
         self.last_batch = self.last_optimizer_step = -1
         self._nominal_accumulate, self._unseen_batches = 1, 0
         self._resumed: dict[str, Any] | None = None
+        self._snapshots = Snapshots()
         self._marks: dict[str, float] = {}
         self._started = self._data_wait = 0.0
         self._images_read = self._images_decoded = 0
@@ -327,15 +321,8 @@ class DetectorTraining(TrainingData):
         return mine
 
     def _capture_checkpoint(self) -> WriteCheckpoint:
-        state = copied(capture_state(self))
         files = {file.name: file.read_bytes() for file in (self.csv, self.best, self.last) if file.is_file()}
-
-        def write(folder: Path) -> None:
-            save_state(state, folder / "state.pt")
-            for name, body in files.items():
-                (folder / name).write_bytes(body)
-
-        return write
+        return self._snapshots.take(capture_state(self), files)
 
     def save_model(self) -> bool:
         """Write best.pt when this epoch is the best and last.pt at the end, both loadable by plain Ultralytics."""

@@ -4,11 +4,13 @@ One file, ``state.pt``, written by rank 0 and read by every rank. It holds tenso
 without executing code. Random generators are not in it: samples are functions of (seed, epoch, index).
 """
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ray_jobs.detector.epoch_report import WriteCheckpoint
 from ray_jobs.errors import WeightsError
 
 FORMAT = 1
@@ -37,14 +39,43 @@ def capture_state(trainer: Any) -> dict[str, Any]:
     }
 
 
-def copied(state: Any) -> Any:
-    """The same state in memory of its own, on the CPU: training may go on while it is written."""
+class Snapshots:
+    """Copies of a state, each in the memory of the one before where nobody can write that into a file any more."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] | None = None
+        self._writer: weakref.ref[WriteCheckpoint] | None = None
+
+    def take(self, state: dict[str, Any], files: dict[str, bytes]) -> WriteCheckpoint:
+        """Copy a state; what is returned writes it as ``state.pt``, and the files, into a folder."""
+        forgotten = self._writer is not None and self._writer() is None
+        snapshot = copied(state, self._state if forgotten else None)
+
+        def write(folder: Path) -> None:
+            save_state(snapshot, folder / "state.pt")
+            for name, body in files.items():
+                (folder / name).write_bytes(body)
+
+        self._state, self._writer = snapshot, weakref.ref(write)
+        return write
+
+
+def copied(state: Any, over: Any = None) -> Any:
+    """The same state in memory of its own, on the CPU: training may go on while it is written.
+
+    ``over``: an earlier copy that nobody needs any more, whose memory is used again where it fits. New memory costs
+    more than the copying.
+    """
     if isinstance(state, torch.Tensor):
+        if isinstance(over, torch.Tensor) and (over.shape, over.dtype) == (state.shape, state.dtype):
+            return over.copy_(state.detach())
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
+        earlier = over if isinstance(over, dict) else {}
+        return {key: copied(value, earlier.get(key)) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(copied(value) for value in state)
+        before = over if isinstance(over, list | tuple) and len(over) == len(state) else [None] * len(state)
+        return type(state)(map(copied, state, before))
     return state
 
 
