@@ -3,7 +3,6 @@
 Every switch stands in ``settings.speed``; ``docs/performance.md`` has what each is worth.
 """
 
-from copy import deepcopy
 from types import MethodType
 from typing import Any
 
@@ -89,13 +88,6 @@ def _attend(self: Any, x: torch.Tensor) -> torch.Tensor:
     seen = as_map(functional.scaled_dot_product_attention(query, key, value))
     mixed: torch.Tensor = self.proj(seen + self.pe(as_map(value)))
     return mixed
-
-
-def reading_copy(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy for validation, with each batch norm folded into the convolution before it."""
-    copy: Any = deepcopy(model)
-    fused: torch.nn.Module = copy.fuse(verbose=False).to(memory_format=torch.channels_last)
-    return fused
 
 
 def deep_convolutions_in_fp32(model: torch.nn.Module) -> None:

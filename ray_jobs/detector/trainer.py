@@ -25,7 +25,6 @@ from ray_jobs.detector.acceleration import (
     attend_at_once,
     deep_convolutions_in_fp32,
     fuse_optimizer,
-    reading_copy,
     record_steps,
 )
 from ray_jobs.detector.best_weights import write_weights
@@ -34,6 +33,7 @@ from ray_jobs.detector.finite import check_finite
 from ray_jobs.detector.pixel_store import PixelStore
 from ray_jobs.detector.precision import WORTH_PIXELS, faster_precision
 from ray_jobs.detector.process import Place
+from ray_jobs.detector.reading_model import ReadingModel
 from ray_jobs.detector.sampling import stable_seed
 from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.step_graph import StepGraph
@@ -153,7 +153,8 @@ class DetectorTraining(TrainingData):
         """As Ultralytics does; on a CPU it reads with a copy of the averaged model that is faster at it."""
         validator = super().get_validator()
         if self.device.type == "cpu":
-            validator.get_model = lambda _model, trainer: reading_copy(trainer.ema.ema)
+            reading = ReadingModel()
+            validator.get_model = lambda _model, trainer: reading.of(trainer.ema.ema)
         return validator
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
