@@ -18,8 +18,9 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
     """Train once."""
     os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_CONFIG_DIR=folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    from ultralytics import YOLO
+    from ultralytics import YOLO, settings
 
+    settings.update({"mlflow": False, "raytune": False, "tensorboard": False})  # it logs to whatever is installed
     marks: dict[str, float] = {}
     speeds: list[float] = []
     validations: list[float] = []
