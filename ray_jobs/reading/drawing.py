@@ -7,8 +7,10 @@ colour, and a picture without findings says so in words. Small pictures are enla
 import colorsys
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -67,10 +69,11 @@ def draw_findings(
     height, width = gray.shape
     scale = max(1.0, SMALLEST_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = Image.fromarray(gray).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    enlarged = cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC) if size != (width, height) else gray
+    picture = Image.fromarray(cv2.cvtColor(enlarged, cv2.COLOR_GRAY2RGB))
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(size) / 320))
-    font = ImageFont.load_default(max(13, round(max(size) / 45)))
+    font = _font(max(13, round(max(size) / 45)))
     legend = _write_caption(pen, size, font, findings, truth)
     labels: list[tuple[Rectangle, str, Colour, bool]] = []
     for finding, is_truth in [(one, True) for one in truth or ()] + [(one, False) for one in findings]:
@@ -90,6 +93,11 @@ def draw_findings(
         paper, ink = (INK, colour) if is_truth else (colour, _readable_on(colour))
         _write(pen, place, text, font, ink, paper)
     return picture
+
+
+@lru_cache(maxsize=8)
+def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(height)
 
 
 def _write_caption(

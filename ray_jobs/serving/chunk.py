@@ -72,9 +72,9 @@ class ChunkReader:
             replace(one, box=tuple(edge * scale for edge, scale in zip(one.box, (scale_x, scale_y) * 2, strict=True)))
             for one in findings
         ]
-        return Reading(
-            picture.source, line, as_png(np.asarray(draw_findings(preview, moved, names=self.detector.names)))
-        )
+        pixels = np.asarray(draw_findings(preview, moved, names=self.detector.names))
+        # Without boxes all is gray: one channel says the same in a third of the time.
+        return Reading(picture.source, line, as_png(pixels if moved else pixels[..., 0]))
 
 
 def describe(width: int, height: int, findings: Sequence[Finding]) -> dict[str, Any]:
