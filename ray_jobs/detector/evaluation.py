@@ -41,12 +41,17 @@ def torch_forward(best_pt: Path, device: str = "cpu", threads: int | None = None
     ``device`` is a PyTorch device ("cpu", "cuda:0"); ``threads`` the CPU threads of a call, all available by default.
     Raises WeightsError for a file that is no detector.
     """
+    return forward_of(fused_model(best_pt), device, threads)
+
+
+def forward_of(model: Any, device: str = "cpu", threads: int | None = None) -> Forward:
+    """What ``fused_model`` gave as a network; see ``torch_forward``."""
     import torch
 
     place = torch.device(device)
     # On a CPU channels-last convolutions are a third faster; on a GPU fp32 gains nothing from it.
     layout = torch.channels_last if place.type == "cpu" else torch.contiguous_format
-    model = fused_model(best_pt).to(place, memory_format=layout)
+    model = model.to(place, memory_format=layout)
     cores = threads or _cores()
 
     def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -77,7 +82,11 @@ def model_facts(best_pt: Path) -> tuple[tuple[str, ...], int]:
     """Class names in order, and the input size in pixels that a checkpoint was trained with."""
     from ray_jobs.detector.weights import load_model
 
-    model: Any = load_model(best_pt)
+    return facts_of(load_model(best_pt))
+
+
+def facts_of(model: Any) -> tuple[tuple[str, ...], int]:
+    """The same of a model that was opened already."""
     arguments = model.args if isinstance(model.args, dict) else vars(model.args)
     return tuple(model.names[label] for label in sorted(model.names)), int(arguments["imgsz"])
 

@@ -79,13 +79,14 @@ class DetectorFile:
         return self._load_pytorch(threads)
 
     def _load_pytorch(self, threads: int | None) -> Detector:
-        from ray_jobs.detector.evaluation import model_facts, torch_forward
+        from ray_jobs.detector.evaluation import facts_of, forward_of, fused_model
 
         with tempfile.TemporaryDirectory(prefix="xray-weights-") as folder:
             path = Path(folder) / Path(self.name).name
             path.write_bytes(self.content)
-            names, image_size = model_facts(path)
-            forward = torch_forward(path, _device(), threads)
+            model = fused_model(path)
+        names, image_size = facts_of(model)
+        forward = forward_of(model, _device(), threads)
         lock = threading.Lock()  # PyTorch's number of threads is one for the whole process
 
         def one_at_a_time(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
