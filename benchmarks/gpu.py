@@ -40,10 +40,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(options.data, Path(name), options.repeats)
         parts: dict[str, Callable[[], Comparison]] = {
-            "throughput": lambda: bench.throughput("yolo12n"),
+            "throughput": lambda: bench.throughput("yolo12n", 4),
             "scores": bench.scores,
             "fifty": bench.fifty_epochs,
-            "medium": lambda: bench.throughput("yolo12m"),
+            "medium": lambda: bench.throughput("yolo12m", 2),
         }
         for part in options.parts:
             print(part, flush=True)
@@ -58,9 +58,10 @@ class Bench:
     def __init__(self, source: Path | None, folder: Path, repeats: int) -> None:
         self.source, self.folder, self.repeats = source, folder, repeats
 
-    def throughput(self, model: str) -> Comparison:
-        """Steady state, in turns; the first epoch, which fills caches, does not count."""
-        data = own_copy(self.source, self._new(), 4)
+    def throughput(self, model: str, times: int) -> Comparison:
+        """Steady state, in turns; the first epoch, which fills caches, does not count. ``times``: how often each image
+        of the data set is in an epoch."""
+        data = own_copy(self.source, self._new(), times)
         sides = in_turns(
             self.repeats,
             lambda seed: self.ours(data, model_name=model, seed=seed, epochs=5, img_size=SIZE, batch_size=BATCH),
@@ -69,8 +70,10 @@ class Bench:
             ),
         )
         steady = [[statistics.median(figures["images_per_second"][1:]) for figures in side] for side in sides]
+        busy = [share for figures in sides[0] for share in figures["gpu_busy"][1:] if share is not None]
+        details = {"share of the time in which our GPU was busy": statistics.median(busy) if busy else None}
         what = f"{SIZE} px, batch {BATCH}, without validation"
-        return Comparison(f"gpu_{model}", "images/s", *steady, 1.5, more=True, note=what)
+        return Comparison(f"gpu_{model}", "images/s", *steady, 1.5, more=True, note=what, details=details)
 
     def scores(self) -> Comparison:
         """The same job with either, three seeds."""

@@ -58,6 +58,7 @@ PARTS = (
     Part("growth", ("--images", "1000", "10000"), ("--images", "1000", "10000", "100000")),
     Part("scaling", (), (), data=True),
     Part("gpu", (), ("--full",), gpu=True),
+    Part("predict_gpu", ("--gpu", "--repeats", "3"), ("--gpu", "--repeats", "5"), script="predict.py", gpu=True),
 )
 
 

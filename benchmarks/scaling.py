@@ -72,6 +72,8 @@ def measured_here(data: Path, folder: Path, epochs: int) -> dict[int, float]:
 
 def measure_parts(data: Path, device: str, batch: int = 64, size: int = 640, epochs: int = 4) -> Parts:
     """Train in this process on one device, with the platform's own trainer, and time every step."""
+    import torch
+
     from ray_jobs.dataset.check import check_dataset
     from ray_jobs.dataset.description import read_description
     from ray_jobs.detector.process import Place
@@ -83,37 +85,44 @@ def measure_parts(data: Path, device: str, batch: int = 64, size: int = 640, epo
     settings = load_config_with_defaults(None, [f"{key}={value}" for key, value in chosen.items()])
     marks: list[float] = []
     reports: list[tuple[float, Any]] = []
+
+    def mark() -> None:
+        if device != "cpu":
+            torch.cuda.synchronize(device)  # a step ends when the GPU has done it, not when it was told to
+        marks.append(time.time())
+
+    def report(epoch: Any) -> None:
+        if epoch.capture_checkpoint:
+            epoch.capture_checkpoint()
+        reports.append((time.time(), epoch))
+
     with tempfile.TemporaryDirectory() as folder:
-
-        def report(epoch: Any) -> None:
-            if epoch.capture_checkpoint:
-                epoch.capture_checkpoint()
-            reports.append((time.perf_counter(), epoch.metrics))
-
         place = Place(device=device, threads=len(os.sched_getaffinity(0)))
         work, cache = Path(folder) / "work", Path(folder) / "cache"
         work.mkdir()
-        kept = {"batch_size": batch, "cache_folder": cache, "on_batch": lambda: marks.append(time.perf_counter())}
-        train_detector(settings, index, place, work, report, **kept)
-        import torch
-
+        train_detector(settings, index, place, work, report, batch_size=batch, cache_folder=cache, on_batch=mark)
         state = torch.load(work / "weights" / "last.pt", weights_only=False)["model"]
-    metrics = [one for _, one in reports[1:]]  # the first epoch fills the cache
-    steps = -(-len(index.splits["train"]) // batch)
-    ends = [end for end, _ in reports]
-    between = [b - a for a, b in pairwise(marks) if not any(a < end < b for end in ends)]
-    typical = statistics.median(m["train_seconds"] for m in metrics) / steps
-    near = [gap for gap in between if 0.5 * typical < gap < 2 * typical]
-    rest = [b - a - m["train_seconds"] - m["val_seconds"] for (a, b), m in zip(pairwise(ends), metrics, strict=True)]
+    steady = [epoch for _, epoch in reports[1:]]  # the first epoch fills the cache
+    metrics = [epoch.metrics for epoch in steady]
+    rest = [
+        end - before - epoch.metrics["train_seconds"] - epoch.metrics["val_seconds"]
+        for (before, _), (end, epoch) in pairwise(reports)
+    ]
+    steps = _step_seconds(marks, [(epoch.started, epoch.started + epoch.metrics["train_seconds"]) for epoch in steady])
     return Parts(
         where=f"{hardware()['gpus'][0] if device != 'cpu' else 'cpu'}, yolo12n, {size} px",
         batch=batch,
-        step_s=typical,
-        variation=statistics.stdev(near) / statistics.mean(near) if len(near) > 2 else 0.03,
+        step_s=statistics.median(m["train_seconds"] for m in metrics) / -(-len(index.splits["train"]) // batch),
+        variation=statistics.stdev(steps) / statistics.mean(steps),
         gradient_bytes=4.0 * sum(parameter.numel() for parameter in state.parameters()),
         val_images_per_s=len(index.splits["val"]) / statistics.median(m["val_seconds"] for m in metrics),
         epoch_s=max(statistics.median(rest), 0.0),
     )
+
+
+def _step_seconds(marks: list[float], epochs: list[tuple[float, float]]) -> list[float]:
+    """Seconds from each batch to the next one, within the training of the epochs alone."""
+    return [b - a for a, b in pairwise(marks) if any(start <= a and b <= end for start, end in epochs)]
 
 
 def predict(parts: Parts) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
     python benchmarks/train_here.py DATA.yaml FOLDER key=value ...
 
-The last line of its output is JSON: each epoch's images per second without validation, seconds of validation, share of
-time waited for data and scores.
+The last line of its output is JSON: each epoch's images per second without validation, seconds of training, of
+validation and of waiting for data, the share of its training in which the GPU was busy, and scores.
 """
 
 import json
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from gpu_busy import GpuBusy
 
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import read_description
@@ -27,19 +28,24 @@ def main(data: Path, folder: Path, overrides: list[str]) -> None:
     report = check_dataset(read_description(data), show_progress=False, allow=["duplicate_images", "shared_patients"])
     report.raise_for_errors()
     epochs: list[dict[str, float]] = []
+    times: list[tuple[float, float]] = []
 
     def tell(epoch: EpochReport) -> None:
         epochs.append(epoch.metrics)
+        times.append((epoch.started, epoch.started + epoch.metrics["train_seconds"]))
         print(f"epoch {epoch.epoch}: {epoch.metrics['images_per_second']:.0f} images/s", flush=True)
 
     device = "cuda:0" if torch.cuda.is_available() and settings.device != "cpu" else "cpu"
     place = Place(device=device)
     began = time.time()
     batch = int(settings.batch_size)
-    train_detector(settings, report.index, place, folder / "run", tell, batch_size=batch, cache_folder=folder / "cache")
+    where = {"batch_size": batch, "cache_folder": folder / "cache"}
+    with GpuBusy() as busy:
+        train_detector(settings, report.index, place, folder / "run", tell, **where)
     names = ("images_per_second", "val_seconds", "train_seconds", "data_wait_seconds", "val/map50", "val/map50_95")
     figures = {name: [epoch[name] for epoch in epochs] for name in names}
-    print(json.dumps({**figures, "total": time.time() - began}))
+    shares = [busy.between(*epoch) for epoch in times]
+    print(json.dumps({**figures, "gpu_busy": shares, "total": time.time() - began}))
 
 
 if __name__ == "__main__":
