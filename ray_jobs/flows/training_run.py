@@ -106,7 +106,8 @@ def _run_stages(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Wat
 
 def _train(prepared: Prepared, log: RunLog, lease: Lease | None, watch: Watch) -> JournalReader:
     """Train to the end and bring the results home. Epochs are said and logged as they come."""
-    from ray_jobs.flows.distributed import TrainingTask, fit
+    from ray_jobs.flows.distributed import fit
+    from ray_jobs.flows.worker import TrainingTask
 
     settings, run, say = prepared.settings, prepared.run, watch.display
     weights = prepared.weights.read_bytes() if prepared.weights else b""

@@ -32,7 +32,8 @@ def main() -> None:
     index = check_dataset(read_description(data_yaml), show_progress=False).index
     prepare_environment(settings.cluster)
     connect(settings)
-    from ray_jobs.flows.distributed import TrainingTask, fit
+    from ray_jobs.flows.distributed import fit
+    from ray_jobs.flows.worker import TrainingTask
 
     plan = wait_for_workers(settings, print)
     storage = SlowStorage(folder, seconds)

@@ -9,12 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.dataset.local_copy import Origin
-from ray_jobs.errors import StorageError
-from ray_jobs.flows import distributed
-from ray_jobs.flows.controller_lines import describe, platform_error
-from ray_jobs.flows.measures import cause_of
-
 SMALL = ["epochs=2", "img_size=96", "batch_size=8", "pretrained=false", "device=cpu", "samples=0", "export.onnx=false"]
 TWO_NODES = """
 import ray.cluster_utils, sys
@@ -83,21 +77,3 @@ def test_too_few_nodes_are_waited_for_and_then_said(cluster: dict[str, str], xra
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_node_without_the_data_ends_a_run_at_its_start_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import ray.train
-
-    def away(origin: Origin) -> None:
-        raise StorageError(f"{origin.url}: no room")
-
-    monkeypatch.setattr(distributed, "bring_here", away)
-    origin = Origin("s3://xrays/chest", "0", tmp_path)
-    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
-    with pytest.raises(StorageError):
-        distributed._bring_data(origin)
-    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: ray.train.Checkpoint(str(tmp_path)))
-    with pytest.raises(distributed.NoDataHere, match="s3://xrays/chest: no room") as caught:
-        distributed._bring_data(origin)
-    assert platform_error(caught.value) is None  # the controller starts the workers again
-    assert cause_of(describe(0, caught.value)) == "storage"

@@ -51,7 +51,8 @@ def _evenly(items: tuple[Item, ...], count: int) -> tuple[Item, ...]:
 
 def measure_point(prepared: Prepared, setting: Setting, portion: Portion, number: int) -> Point:
     """Train with ``setting``; whatever fails, as for lack of memory, is the point's ``error``."""
-    from ray_jobs.flows.distributed import TrainingTask, fit
+    from ray_jobs.flows.distributed import fit
+    from ray_jobs.flows.worker import TrainingTask
 
     settings = point_settings(prepared.settings, setting, portion.epochs)
     folder = prepared.run.path / "points" / f"{number:02d}"

@@ -223,7 +223,7 @@ class TrainingObjective:
     def __call__(self, task: TrialTask, place: "Place", report: Reporter) -> None:
         """One trial on one rank. No best.pt, plots or final evaluation: only its epochs count."""
         from ray_jobs.detector.process import prepare_process
-        from ray_jobs.flows.distributed import TrainingTask, train_rank
+        from ray_jobs.flows.worker import TrainingTask, train_rank
 
         _check_shared(task.storage)
         if self.index.origin:

@@ -14,6 +14,7 @@ from ray_jobs.flows import distributed
 from ray_jobs.flows.benchmark import measure
 from ray_jobs.flows.benchmark.measure import Portion, measure_point, point_settings
 from ray_jobs.flows.benchmark.sweep import Point, Setting
+from ray_jobs.flows.worker import TrainingTask
 from ray_jobs.settings import load_config_with_defaults
 
 SETTING = Setting(8, 1, 0, "fp32")
@@ -42,7 +43,7 @@ def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Po
 def trained(batch: int) -> Callable[..., Any]:
     """A training of three epochs, the first of them slow."""
 
-    def fit(task: distributed.TrainingTask, plan: Any, journal: Path) -> distributed.Trained:
+    def fit(task: TrainingTask, plan: Any, journal: Path) -> distributed.Trained:
         assert plan.max_workers == 1
         assert [len(split) for split in task.index.splits.values()] == [20, 4]
         for number, seconds in enumerate((10.0, 2.0, 1.0), 1):

@@ -1,4 +1,4 @@
-"""What a rank makes of a checkpoint's manifest; training itself is a stand-in here."""
+"""What a worker makes of a checkpoint's manifest and of data that does not come; training is a stand-in here."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from ray_jobs.dataset.local_copy import Origin
 from ray_jobs.detector.process import Place
-from ray_jobs.errors import TrainingError
+from ray_jobs.errors import StorageError, TrainingError
+from ray_jobs.flows import worker
 from ray_jobs.flows.checkpoints import MANIFEST, write_manifest
-from ray_jobs.flows.distributed import TrainingTask, train_rank
+from ray_jobs.flows.controller_lines import describe, platform_error
+from ray_jobs.flows.measures import cause_of
+from ray_jobs.flows.worker import TrainingTask, train_rank
 from ray_jobs.settings import Settings
 from ray_jobs.storage import FolderStorage
 
@@ -64,3 +68,21 @@ def test_a_checkpoint_of_an_earlier_version_steps_as_its_batch(tmp_path: Path, t
     task = TrainingTask(Settings(batch_size=8), None, FolderStorage(tmp_path), b"", 1)  # type: ignore[arg-type]
     train_rank(task, Place(0, 0, 1, "cpu", 1), tmp_path, lambda _: None, folder)
     assert [(how["batch_size"], how["nominal_batch"]) for how in trained] == [(8, 0)]
+
+
+def test_a_node_without_the_data_ends_a_run_at_its_start_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray.train
+
+    def away(origin: Origin) -> None:
+        raise StorageError(f"{origin.url}: no room")
+
+    monkeypatch.setattr(worker, "bring_here", away)
+    origin = Origin("s3://xrays/chest", "0", tmp_path)
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    with pytest.raises(StorageError):
+        worker._bring_data(origin)
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: ray.train.Checkpoint(str(tmp_path)))
+    with pytest.raises(worker.NoDataHere, match="s3://xrays/chest: no room") as caught:
+        worker._bring_data(origin)
+    assert platform_error(caught.value) is None  # the controller starts the workers again
+    assert cause_of(describe(0, caught.value)) == "storage"
