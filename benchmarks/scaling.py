@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--data DATA.yaml]
 
 Measured: images/s of 1, 2, 4 and 8 workers with a core each, every one with a batch of its own, as far as cores allow.
-On a machine with a GPU it also measures the model's parts there (``results/scaling_parts.json``). Predicted: what
-``scaling_model.py`` makes of those parts, drawn in docs/scaling.svg. ``results/scaling.json`` has both.
+On a machine with a GPU ``scaling_parts.py`` also measures the model's parts there (``results/scaling_parts.json``).
+Predicted: what ``scaling_model.py`` makes of those parts, drawn in docs/scaling.svg. ``results/scaling.json`` has both.
 """
 
 import argparse
@@ -13,9 +13,7 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +32,12 @@ GUESS = Parts("a guess", 64, 0.1, 0.03, 10.4e6, 1500.0, 0.5)
 def main() -> None:
     """Measure, predict, draw, save."""
     options = _parse()
-    if options.parts:
-        print(json.dumps(asdict(measure_parts(options.data, options.parts))))
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = options.data or draw_phantoms(folder / "phantoms")
         if _has_gpu():
-            images = draw_phantoms(folder / "large", 512, 128, 640)
-            said = run([sys.executable, __file__, "--parts", "cuda:0", "--data", str(images)])
+            images = draw_phantoms(folder / "large", 512, 512, 640)
+            said = run([sys.executable, str(Path(__file__).with_name("scaling_parts.py")), str(images), "cuda:0"])
             RESULTS.mkdir(exist_ok=True)
             PARTS.write_text(said.splitlines()[-1] + "\n", encoding="utf-8")
         measured = measured_here(data, folder, options.epochs)
@@ -68,61 +63,6 @@ def measured_here(data: Path, folder: Path, epochs: int) -> dict[int, float]:
         found[workers] = statistics.median(speeds[1:])
         print(f"  {workers} worker(s), a core each: {found[workers]:.1f} images/s", flush=True)
     return found
-
-
-def measure_parts(data: Path, device: str, batch: int = 64, size: int = 640, epochs: int = 4) -> Parts:
-    """Train in this process on one device, with the platform's own trainer, and time every step."""
-    import torch
-
-    from ray_jobs.dataset.check import check_dataset
-    from ray_jobs.dataset.description import read_description
-    from ray_jobs.detector.process import Place
-    from ray_jobs.detector.training import train_detector
-    from ray_jobs.settings import load_config_with_defaults
-
-    index = check_dataset(read_description(data), show_progress=False).index
-    chosen = {"epochs": epochs, "img_size": size, "batch_size": batch, "close_mosaic": 0, "pretrained": "false"}
-    settings = load_config_with_defaults(None, [f"{key}={value}" for key, value in chosen.items()])
-    marks: list[float] = []
-    reports: list[tuple[float, Any]] = []
-
-    def mark() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize(device)  # a step ends when the GPU has done it, not when it was told to
-        marks.append(time.time())
-
-    def report(epoch: Any) -> None:
-        if epoch.capture_checkpoint:
-            epoch.capture_checkpoint()
-        reports.append((time.time(), epoch))
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place(device=device, threads=len(os.sched_getaffinity(0)))
-        work, cache = Path(folder) / "work", Path(folder) / "cache"
-        work.mkdir()
-        train_detector(settings, index, place, work, report, batch_size=batch, cache_folder=cache, on_batch=mark)
-        state = torch.load(work / "weights" / "last.pt", weights_only=False)["model"]
-    steady = [epoch for _, epoch in reports[1:]]  # the first epoch fills the cache
-    metrics = [epoch.metrics for epoch in steady]
-    rest = [
-        end - before - epoch.metrics["train_seconds"] - epoch.metrics["val_seconds"]
-        for (before, _), (end, epoch) in pairwise(reports)
-    ]
-    steps = _step_seconds(marks, [(epoch.started, epoch.started + epoch.metrics["train_seconds"]) for epoch in steady])
-    return Parts(
-        where=f"{hardware()['gpus'][0] if device != 'cpu' else 'cpu'}, yolo12n, {size} px",
-        batch=batch,
-        step_s=statistics.median(m["train_seconds"] for m in metrics) / -(-len(index.splits["train"]) // batch),
-        variation=statistics.stdev(steps) / statistics.mean(steps),
-        gradient_bytes=4.0 * sum(parameter.numel() for parameter in state.parameters()),
-        val_images_per_s=len(index.splits["val"]) / statistics.median(m["val_seconds"] for m in metrics),
-        epoch_s=max(statistics.median(rest), 0.0),
-    )
-
-
-def _step_seconds(marks: list[float], epochs: list[tuple[float, float]]) -> list[float]:
-    """Seconds from each batch to the next one, within the training of the epochs alone."""
-    return [b - a for a, b in pairwise(marks) if any(start <= a and b <= end for start, end in epochs)]
 
 
 def predict(parts: Parts) -> dict[str, dict[str, Any]]:
@@ -181,7 +121,6 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="YAML", help="without it, phantoms")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--parts", metavar="DEVICE", help="measure the model's parts (used by this script)")
     return parser.parse_args()
 
 
