@@ -6,8 +6,8 @@ In: a name. Out: a ``DetectorFile``, bytes that can travel to any process of a c
 import hashlib
 import os
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,11 +87,12 @@ class DetectorFile:
             model = fused_model(path)
         names, image_size = facts_of(model)
         forward = forward_of(model, _device(), threads)
-        lock = threading.Lock()  # PyTorch's number of threads is one for the whole process
+        # One thread for all calls: PyTorch's number of threads is one for the whole process, and each thread that calls
+        # the network would have OpenMP threads, cuDNN handles and plans of its own.
+        network = ThreadPoolExecutor(1, thread_name_prefix="network")
 
         def one_at_a_time(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            with lock:
-                return forward(pixels)
+            return network.submit(forward, pixels).result()
 
         stored = check_stored(self.stored, names, f"{self.name}: the {FILE} beside it")
         return Detector(names, image_size, class_thresholds(names, stored, self.override), one_at_a_time)
