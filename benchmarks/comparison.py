@@ -5,6 +5,7 @@ In: two functions that run once and return a figure. Out: a ``Comparison``, a li
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -112,11 +113,19 @@ class AtMost(Comparison):
 
 
 def in_turns(
-    repeats: int, ours: Callable[[int], Figure], peer: Callable[[int], Figure]
+    repeats: int, ours: Callable[[int], Figure], peer: Callable[[int], Figure], minutes: float = math.inf
 ) -> tuple[list[Figure], list[Figure]]:
-    """Run both ``repeats`` times, each told the repeat's number; who is first changes with every repeat."""
+    """Run both ``repeats`` times, each told the repeat's number; who is first changes with every repeat.
+
+    After the first, a repeat that would probably end later than after so many minutes is not begun.
+    """
     figures: tuple[list[Figure], list[Figure]] = ([], [])
+    started = time.perf_counter()
     for repeat in range(repeats):
+        so_far = (time.perf_counter() - started) / 60
+        if repeat and so_far * (repeat + 1) / repeat > minutes:
+            print(f"  no repeat {repeat + 1}: it would end after more than {minutes:g} minutes", flush=True)
+            break
         for side in (0, 1) if repeat % 2 == 0 else (1, 0):
             began = time.perf_counter()
             figures[side].append((ours, peer)[side](repeat))

@@ -45,7 +45,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, str]:
 def a_model(folder: Path) -> tuple[Path, Path]:
     """A detector that finds something, as .pt and .onnx for 512 px: trained for two minutes on phantoms."""
     print("  training a detector to read with", flush=True)
-    settings = {"epochs": 12, "img_size": 256, "batch_size": 8, "scale": 0.9, "close_mosaic": 0, "device": "cpu"}
+    settings = {"epochs": 10, "img_size": 256, "batch_size": 8, "scale": 0.9, "close_mosaic": 0, "device": "cpu"}
     weights = train(draw_phantoms(folder / "phantoms", train=160), folder, **settings) / "weights"
     names = names_of(weights / "best.onnx")
     code = "import sys, pathlib; from ray_jobs.detector.export import export_onnx; "

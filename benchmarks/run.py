@@ -48,12 +48,18 @@ class Part:
 
 
 PARTS = (
-    Part("memory", (), ()),
-    Part("checkpoint", (), ("--epochs", "20"), data=True),
-    Part("workers", ("--workers", "--epochs", "4", "--repeats", "3"), ("--workers",), script="training.py", data=True),
-    Part("predict", ("--images", "300", "--repeats", "3"), ("--repeats", "5")),
+    Part("memory", ("--repeats", "1"), ()),
+    Part("checkpoint", ("--epochs", "6"), ("--epochs", "20"), data=True),
+    Part(
+        "workers",
+        ("--workers", "--epochs", "4", "--repeats", "3", "--minutes", "6"),
+        ("--workers",),
+        "training.py",
+        True,
+    ),
+    Part("predict", ("--images", "200", "--repeats", "2"), ("--repeats", "5")),
     Part("tune", ("--repeats", "1"), ("--repeats", "5")),
-    Part("training", ("--repeats", "3"), (), data=True),
+    Part("training", ("--repeats", "3", "--minutes", "23"), (), data=True),
     Part("ten_times", None, ("--times", "10", "--repeats", "3"), script="training.py", data=True),
     Part("growth", ("--images", "1000", "10000"), ("--images", "1000", "10000", "100000")),
     Part("scaling", (), (), data=True),

@@ -10,6 +10,7 @@ repeats every training image ten times, so that start-up no longer counts. Resul
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -38,9 +39,9 @@ def main() -> None:
         job = Job(data, Path(folder), options.epochs, options.size)
         suffix = "" if options.times == 1 else f"_{options.times}_times_the_data"
         if options.workers:
-            comparisons = [two_workers(job, options.repeats)]
+            comparisons = [two_workers(job, options.repeats, options.minutes)]
         else:
-            comparisons = whole_jobs(job, options.repeats, suffix)
+            comparisons = whole_jobs(job, options.repeats, options.minutes, suffix)
     for comparison in comparisons:
         comparison.save()
     show([comparison.as_dict() for comparison in comparisons])
@@ -82,9 +83,9 @@ class Job:
         return self.folder / f"run-{self.runs}"
 
 
-def whole_jobs(job: Job, repeats: int, suffix: str) -> list[Comparison]:
+def whole_jobs(job: Job, repeats: int, minutes: float, suffix: str) -> list[Comparison]:
     """Throughput and validation in steady state, seconds of the whole job and to the first step, from the same runs."""
-    ours, peer = in_turns(repeats, job.ours, job.peer)
+    ours, peer = in_turns(repeats, job.ours, job.peer, minutes)
     sides = {"ours": ours, "peer": peer}
     scores = {
         "best validation mAP50, a seed each": {side: [run["map50"] for run in runs] for side, runs in sides.items()}
@@ -110,12 +111,13 @@ def whole_jobs(job: Job, repeats: int, suffix: str) -> list[Comparison]:
     return jobs
 
 
-def two_workers(job: Job, repeats: int) -> Comparison:
+def two_workers(job: Job, repeats: int, minutes: float) -> Comparison:
     """Two workers with a core each against one with both."""
     two, one = in_turns(
         repeats,
         lambda seed: _steady(job.ours(seed, **{"cluster.num_workers": 2})["images_per_second"]),
         lambda seed: _steady(job.ours(seed, **{"cluster.num_workers": 1})["images_per_second"]),
+        minutes,
     )
     return Comparison("two_workers_against_one", "images/s", two, one, 0.95, more=True, note="the same cores in total")
 
@@ -158,6 +160,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no repeat that would end later")
     parser.add_argument("--times", type=int, default=1, help="how often each training image is listed")
     parser.add_argument("--workers", action="store_true", help="two workers against one, and nothing else")
     return parser.parse_args()

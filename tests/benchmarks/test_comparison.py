@@ -82,3 +82,10 @@ def test_the_table_says_what_is_not_met(capsys: pytest.CaptureFixture[str]) -> N
     assert said.count("NOT MET") == 1
     assert said.count("met") == 1
     assert "0.50 to 0.50" in said
+
+
+def test_a_repeat_that_would_end_too_late_is_not_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    from comparison import in_turns
+
+    assert in_turns(3, lambda n: n, lambda n: n, minutes=0.0) == ([0], [0])
+    assert "no repeat 2: it would end after more than 0 minutes" in capsys.readouterr().out
