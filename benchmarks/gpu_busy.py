@@ -3,6 +3,7 @@
 In: a block of work. Out: the share of the time, in 0..1, in which a kernel ran. Nothing where there is no GPU.
 """
 
+import os
 import statistics
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-_COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200", "--id=0")
+_COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200")
 
 
 class GpuBusy:
@@ -21,8 +22,11 @@ class GpuBusy:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "GpuBusy":
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"  # the GPU that PyTorch calls cuda:0
         try:
-            self._process = subprocess.Popen(_COMMAND, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self._process = subprocess.Popen(
+                [*_COMMAND, f"--id={first}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
         except FileNotFoundError:
             return self
         threading.Thread(target=self._collect, args=(self._process.stdout,), daemon=True).start()

@@ -25,11 +25,9 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
     speeds: list[float] = []
     validations: list[float] = []
 
-    def on_batch(_trainer: object) -> None:
-        marks.setdefault("first_step", time.time() - began)
-
     def on_epoch_start(_trainer: object) -> None:
         marks["epoch"] = time.time()
+        marks.setdefault("first_step", marks["epoch"] - began)
 
     def on_epoch_end(trainer: object) -> None:
         images = len(trainer.train_loader.dataset)  # type: ignore[attr-defined]
@@ -41,7 +39,6 @@ def main(data: str, folder: str, began: float, **arguments: object) -> None:
             validations.append(time.time() - marks.pop("trained"))
 
     model = YOLO(f"{arguments.pop('model', 'yolo12n')}.yaml")
-    model.add_callback("on_train_batch_start", on_batch)
     model.add_callback("on_train_epoch_start", on_epoch_start)
     model.add_callback("on_train_epoch_end", on_epoch_end)
     model.add_callback("on_fit_epoch_end", on_fit_epoch_end)

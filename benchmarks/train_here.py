@@ -42,7 +42,15 @@ def main(data: Path, folder: Path, overrides: list[str]) -> None:
     where = {"batch_size": batch, "cache_folder": folder / "cache"}
     with GpuBusy() as busy:
         train_detector(settings, report.index, place, folder / "run", tell, **where)
-    names = ("images_per_second", "val_seconds", "train_seconds", "data_wait_seconds", "val/map50", "val/map50_95")
+    names = (
+        "images_per_second",
+        "val_seconds",
+        "train_seconds",
+        "data_wait_seconds",
+        "val/fitness",
+        "val/map50",
+        "val/map50_95",
+    )
     figures = {name: [epoch[name] for epoch in epochs] for name in names}
     shares = [busy.between(*epoch) for epoch in times]
     print(json.dumps({**figures, "gpu_busy": shares, "total": time.time() - began}))

@@ -134,16 +134,17 @@ def own_copy(data: Path | None, folder: Path, times: int) -> Path:
     source = yaml.safe_load((folder / data.name).read_text(encoding="utf-8"))
     source["path"] = str(folder)
     (folder / data.name).write_text(yaml.safe_dump(source), encoding="utf-8")
-    jobs = [(image, darker) for image in sorted((folder / source["train"]).iterdir()) for darker in range(1, times)]
+    shades = [1 - 0.5 * copy / times for copy in range(1, times)]
+    jobs = [(image, *shade) for image in sorted((folder / source["train"]).iterdir()) for shade in enumerate(shades, 1)]
     with ThreadPoolExecutor() as pool:
         list(pool.map(_write_darker, *zip(*jobs, strict=True)) if jobs else ())
     return folder / data.name
 
 
-def _write_darker(image: Path, darker: int) -> None:
+def _write_darker(image: Path, number: int, shade: float) -> None:
     pixels = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
-    again = image.with_name(f"{image.stem}-{darker}.png")
-    cv2.imwrite(str(again), (pixels * (1 - 0.02 * darker)).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    again = image.with_name(f"{image.stem}-{number}.png")
+    cv2.imwrite(str(again), (pixels * shade).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     label, copy = (Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt") for path in (image, again))
     if label.is_file():
         shutil.copyfile(label, copy)
