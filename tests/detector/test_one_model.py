@@ -24,5 +24,5 @@ def test_ranks_with_different_weights_end_the_run(monkeypatch: pytest.MonkeyPatc
         digests[:] = [mine, "another"]
 
     monkeypatch.setattr(one_model.dist, "all_gather_object", gather)
-    with pytest.raises(TrainingError, match="epoch 4: the ranks hold different weights.*go on with --resume"):
+    with pytest.raises(TrainingError, match=r"epoch 4: the ranks hold different weights.*go on with --resume"):
         one_model.one_digest(torch.nn.Linear(3, 2), 4, 2)
