@@ -50,6 +50,17 @@ def test_pictures_are_drawn_and_not_written_over(pictures: Path, tmp_path: Path)
         main([*arguments[:-1], str(_folder_of_another_detector(tmp_path / "other"))])
 
 
+@pytest.mark.parametrize("text", ["", '{"model": "be', "[]"])
+def test_findings_of_an_unknown_detector_are_not_added_to(pictures: Path, tmp_path: Path, text: str) -> None:
+    arguments = [str(pictures), "--model", str(small_detector() / "best.onnx"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    (tmp_path / "out" / "detector.json").write_text(text)
+    before = (tmp_path / "out" / "findings.jsonl").read_bytes()
+    with pytest.raises(BadInput, match=r"detector\.json: does not say which detector.*choose another --out"):
+        main(arguments)
+    assert (tmp_path / "out" / "findings.jsonl").read_bytes() == before
+
+
 def _folder_of_another_detector(folder: Path) -> Path:
     folder.mkdir()
     (folder / "detector.json").write_text(json.dumps({"model": "old.onnx", "sha256": "0", "thresholds": {}}))

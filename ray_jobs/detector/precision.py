@@ -16,6 +16,7 @@ from torch import distributed as dist
 from ray_jobs.detector.acceleration import deep_convolutions_in_fp32
 from ray_jobs.detector.process import Place
 from ray_jobs.detector.training_state import load_state
+from ray_jobs.errors import TrainingError
 
 WORTH_PIXELS = 100e6  # in the whole run; the probe of a shorter one costs more than it can bring
 _ADVANTAGE = 1.1  # how much faster bf16 must be
@@ -24,12 +25,18 @@ _IMAGES, _STEPS = 4, 2  # of a probe; the first step of each format is not count
 
 
 def gpu_precision(place: Place, resume_from: Path | None) -> bool | str:
-    """Ultralytics' ``amp``: what the run began with, else bf16 where the GPU of every rank has it, and fp16."""
-    if resume_from is not None:
-        begun: bool | str = load_state(resume_from / "state.pt").get("amp", False)
-        return begun
+    """Ultralytics' ``amp``: what the run began with, else bf16 where the GPU of every rank has it, and fp16.
+
+    Raises TrainingError where a run that began in bf16 goes on on a GPU without it.
+    """
     known = torch.tensor(float(torch.cuda.is_bf16_supported(including_emulation=False)), device=place.device)
-    return "bf16" if _least(known, place.world_size) else True
+    bf16 = bool(_least(known, place.world_size))
+    if resume_from is None:
+        return "bf16" if bf16 else True
+    begun: bool | str = load_state(resume_from / "state.pt").get("amp", False)
+    if begun == "bf16" and not bf16:
+        raise TrainingError("the run trains in bf16, which a GPU here does not have; go on with it on other GPUs")
+    return begun
 
 
 def faster_precision(model: torch.nn.Module, images: int, size: int, world_size: int) -> str:

@@ -3,7 +3,6 @@
 What it changes, and why, stands at each method. The training loop itself is Ultralytics' own.
 """
 
-import hashlib
 import random
 import sys
 import time
@@ -30,6 +29,7 @@ from ray_jobs.detector.acceleration import (
 from ray_jobs.detector.best_weights import write_weights
 from ray_jobs.detector.epoch_report import EpochReport, Progress, WriteCheckpoint, plain_names
 from ray_jobs.detector.finite import check_finite
+from ray_jobs.detector.one_model import one_digest
 from ray_jobs.detector.pixel_store import PixelStore
 from ray_jobs.detector.precision import WORTH_PIXELS, faster_precision
 from ray_jobs.detector.process import Place
@@ -39,7 +39,6 @@ from ray_jobs.detector.shared_loss import SharedDetectionLoss
 from ray_jobs.detector.step_graph import StepGraph
 from ray_jobs.detector.training_data import TrainingData
 from ray_jobs.detector.training_state import Snapshots, capture_state, load_state, restore_gradients, restore_state
-from ray_jobs.errors import TrainingError
 from ray_jobs.settings import SpeedSettings
 
 PROGRESS_S = 1.0  # between two words on progress
@@ -113,7 +112,7 @@ class DetectorTraining(TrainingData):
 
         Ultralytics wraps earlier, in a way that fails on a CPU; a world size of one until here keeps it from that.
         """
-        self._forget_failed_try()
+        recorded = self._forget_failed_try()
         self.model = self.model.to(memory_format=torch.channels_last)
         if self.speed.fused_attention and self.device.type == "cuda":
             attend_at_once(self.model)
@@ -126,20 +125,30 @@ class DetectorTraining(TrainingData):
                 forward_sync_buffers=False,
             )
         super()._build_train_pipeline()
+        if recorded:
+            self._record_steps()
         self._validation_scale = self._scale_of_validation_losses()
 
-    def _forget_failed_try(self) -> None:
+    def _forget_failed_try(self) -> bool:
         """Give back what a try held that found too little memory; the next one trains a smaller batch.
 
-        Ultralytics builds it while it handles the error, whose frames hold the activations of the failed step.
+        Ultralytics builds it while it handles the error, whose frames hold the activations of the failed step. Returns
+        whether steps were recorded.
         """
         self._unseen_batches = 0  # of a run that went on: the loop counts anew
+        recorded = self._graph is not None
         if self._graph is not None:
             self.model.loss, self._graph = self._graph.usual_loss, None
         if (error := sys.exception()) is not None:
             self.train_loader = None
             traceback.clear_frames(error.__traceback__)
             self._clear_memory()
+        return recorded
+
+    def _record_steps(self) -> None:
+        self._graph = record_steps(self.speed, self)
+        if self._graph is not None:
+            self.optimizer.zero_grad = partial(self.optimizer.zero_grad, set_to_none=False)
 
     def _scale_of_validation_losses(self) -> float:
         """Ultralytics divides the ranks' mean sum of losses by rank 0's number of batches, not by their mean number."""
@@ -183,9 +192,7 @@ class DetectorTraining(TrainingData):
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """Restore the full state: Ultralytics' own way rounds weights and optimizer to fp16."""
         self._settle_precision()
-        self._graph = record_steps(self.speed, self)
-        if self._graph is not None:
-            self.optimizer.zero_grad = partial(self.optimizer.zero_grad, set_to_none=False)
+        self._record_steps()
         if self.place.world_size > 1:  # after the EMA was copied: validation keeps the plain loss
             self.model.module.criterion = SharedDetectionLoss(self.model.module, self.place.world_size)
         rates = [group["initial_lr"] for group in self.optimizer.param_groups]
@@ -283,7 +290,7 @@ class DetectorTraining(TrainingData):
             self.tloss = {name: total[i] / self.place.world_size for i, name in enumerate(names)}
 
     def _on_fit_epoch_end(self) -> None:
-        digest = self._same_weights_everywhere()
+        digest = one_digest(self.model, self.epoch + 1, self.place.world_size)
         last = bool(self.stop) or self.epoch + 1 >= self.epochs
         capture = self._capture_checkpoint if self.place.rank == 0 else None
         metrics = self._epoch_metrics()
@@ -306,20 +313,6 @@ class DetectorTraining(TrainingData):
             speed["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
         fitness = {} if self.fitness is None else {"val/fitness": float(self.fitness)}
         return {**losses, **plain_names(self.metrics or {}), **fitness, **rates, **speed}
-
-    def _same_weights_everywhere(self) -> str:
-        """A digest of the weights; one model, not N copies, or the run stops."""
-        model = self.model.module if hasattr(self.model, "module") else self.model
-        digest = hashlib.blake2b(digest_size=8)
-        for parameter in model.parameters():
-            digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
-        mine = digest.hexdigest()
-        if self.place.world_size > 1:
-            digests = [""] * self.place.world_size
-            dist.all_gather_object(digests, mine)
-            if len(set(digests)) > 1:
-                raise TrainingError(f"epoch {self.epoch + 1}: the ranks hold different weights: {digests}")
-        return mine
 
     def _capture_checkpoint(self) -> WriteCheckpoint:
         files = {file.name: file.read_bytes() for file in (self.csv, self.best, self.last) if file.is_file()}

@@ -72,7 +72,10 @@ def open_folder(path: Path, pictures: Sequence[Picture], file: DetectorFile, det
         raise BadInput(problems)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if not (path / ABOUT).is_file():
+            partial = path / f".{ABOUT}.partial"
+            partial.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.replace(path / ABOUT)
     except OSError as error:
         raise _cannot_write(path, error) from error
     return FindingsFolder(path, waiting, drawings)
@@ -111,10 +114,13 @@ def _read_before(path: Path, about: dict[str, Any]) -> dict[str, str]:
     if not (path / ABOUT).is_file():
         return {}
     try:
-        before = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-    except ValueError:
-        before = {}  # cut short: nothing was read yet
-    if before and (before.get("sha256"), before.get("thresholds")) != (about["sha256"], about["thresholds"]):
+        before: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        same = (before["sha256"], before["thresholds"]) == (about["sha256"], about["thresholds"])
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{path / ABOUT}: does not say which detector's findings these are; choose another --out"
+        ) from None
+    if not same:
         raise BadInput(
             f"{path}: holds findings of {before.get('model')} with thresholds {before.get('thresholds')}; "
             "choose another --out for another detector or other thresholds"

@@ -98,3 +98,23 @@ def test_a_model_whose_steps_are_recorded_has_the_loss_that_the_loop_asks_for(mo
     trainer = SimpleNamespace(model=model, train_loader=loader, args=arguments, scaler=off, world_size=1, batch_size=2)
     assert record_steps(SpeedSettings(), trainer) is model.loss
     assert model.criterion is not None
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_try_with_a_smaller_batch_records_its_steps_again(
+    model: Any, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """No GPU that runs out of memory is here: building the loaders and recording are stand-ins."""
+    from ray_jobs.detector import trainer as trainer_room
+    from ray_jobs.settings import SpeedSettings
+
+    trainer = object.__new__(trainer_room.DetectorTraining)
+    trainer.model, trainer.device, trainer.speed = model, torch.device("cpu"), SpeedSettings()
+    trainer.place, trainer.world_size = SimpleNamespace(world_size=1), 1
+    trainer._graph = SimpleNamespace(usual_loss=model.loss) if recorded else None  # type: ignore[assignment]
+    trainer.optimizer = SimpleNamespace(zero_grad=lambda set_to_none=True: set_to_none)  # type: ignore[assignment]
+    monkeypatch.setattr(trainer_room.TrainingData, "_build_train_pipeline", lambda _: None)
+    monkeypatch.setattr(trainer_room, "record_steps", lambda *_: "recorded")
+    trainer._build_train_pipeline()
+    assert trainer._graph == ("recorded" if recorded else None)
+    assert trainer.optimizer.zero_grad() is not recorded  # a replay writes into the gradients that were there
