@@ -102,9 +102,9 @@ def draw(parts: Parts) -> None:
         Line("", GPUS, [max(speed_up(parts, gpus, data), 1.0) for gpus in GPUS], tone, dots=True)
         for tone, data in enumerate(SIZES.values())
     ]
-    ends = [(pays_to(parts, data), f"{name} pay to here") for name, data in SIZES.items()]
+    ends = [(gpus, f"pays to {gpus}") for gpus in (pays_to(parts, data) for data in SIZES.values())]
     small, large = SIZES
-    title = f"Model ({parts.where}): times faster than one GPU"
+    title = f"Model: times faster than one GPU ({parts.where.split(',')[0]})"
     x = axis(f"GPUs; blue: {small}, orange: {large}, gray: ideal")
     chart = line_chart(title, lines, x, axis(""), [end for end in ends if end[0] < GPUS[-1]])
     svg = Html(chart.removeprefix("<div>").removesuffix("</div>"))  # the page's frame, without a legend in it
