@@ -20,6 +20,7 @@ import yaml
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
+PARTS = ("ray-worker", "mlflow", "prometheus", "alertmanager", "probe")
 BASE_IMAGE = os.environ.get("XRAY_TEST_BASE_IMAGE", "xray-test-base:bookworm")
 IMAGE = "xray-test:latest"
 COMPOSE = os.environ.get("XRAY_TEST_COMPOSE", "docker-compose")
@@ -194,3 +195,9 @@ def wait_for(what: str, ready: Callable[[], object], timeout: float, poll: float
             return answer
         time.sleep(poll)
     raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
+
+
+def healthy(environment: Environment) -> dict[str, int]:
+    """How many healthy containers each service has."""
+    services = [str(each["Service"]) for each in environment.containers() if each["Health"] == "healthy"]
+    return {service: services.count(service) for service in services}
