@@ -66,16 +66,29 @@ def copied(state: Any, over: Any = None) -> Any:
     ``over``: an earlier copy that nobody needs any more, whose memory is used again where it fits. New memory costs
     more than the copying.
     """
+    targets: list[torch.Tensor] = []
+    sources: list[torch.Tensor] = []
+    copy = _mirrored(state, over, targets, sources)
+    if targets:
+        torch._foreach_copy_(targets, sources)  # one call: thousands of them cost as much as the bytes
+    return copy
+
+
+def _mirrored(state: Any, over: Any, targets: list[torch.Tensor], sources: list[torch.Tensor]) -> Any:
+    """The state with other tensors in it, which stand in ``targets``, in the order of its own in ``sources``."""
     if isinstance(state, torch.Tensor):
-        if isinstance(over, torch.Tensor) and (over.shape, over.dtype) == (state.shape, state.dtype):
-            return over.copy_(state.detach())
-        return state.detach().to("cpu", copy=True)
+        if not (isinstance(over, torch.Tensor) and (over.shape, over.dtype) == (state.shape, state.dtype)):
+            over = torch.empty_like(state, device="cpu")
+        targets.append(over)
+        sources.append(state.detach())
+        return over
     if isinstance(state, dict):
         earlier = over if isinstance(over, dict) else {}
-        return {key: copied(value, earlier.get(key)) for key, value in state.items()}
+        return {key: _mirrored(value, earlier.get(key), targets, sources) for key, value in state.items()}
     if isinstance(state, list | tuple):
         before = over if isinstance(over, list | tuple) and len(over) == len(state) else [None] * len(state)
-        return type(state)(map(copied, state, before))
+        pairs = zip(state, before, strict=True)
+        return type(state)([_mirrored(value, earlier, targets, sources) for value, earlier in pairs])
     return state
 
 

@@ -101,6 +101,7 @@ class CheckpointReporter:
             with room_for(self._size, folder):
                 write(folder)
                 write_manifest(folder, report.epoch, report.last, report.batch_size, report.nominal_batch)
+            del write  # with the copy that it writes: the next epoch may use its memory
             self._size = sum(file.stat().st_size for file in folder.iterdir())
             with self.measures.upload(folder, report.epoch):
                 self.storage.put_folder(folder, f"{EXPERIMENT}/{name}")

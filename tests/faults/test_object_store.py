@@ -127,22 +127,25 @@ def test_an_outage_longer_than_uploads_wait_is_waited_for_outside(
 def test_a_slow_store_blocks_nobody(
     xrays_mini: Path, tmp_path: Path, proxy: Proxy, reference: dict[int, str], timing: Callable[[str], None]
 ) -> None:
-    """200 ms and 2 MB/s: a checkpoint takes longer than an epoch, so some are dropped, and the last is there."""
+    """200 ms and 2 MB/s: a checkpoint takes longer than an epoch, so some are dropped, and the last is there.
+
+    Training is held for the copying in memory, 50 to 250 ms on two busy cores; a fiftieth of the upload is the limit,
+    which is as slow on every machine.
+    """
     run = tmp_path / "runs" / "slow"
     proxy.delay_s, proxy.bytes_per_s = 0.2, 2e6
     with start(tmp_path, xrays_mini, proxy, "slow") as drive:
         drive.end()
     lines = [line["metrics"] for line in journal(run) if line["kind"] == "epoch"]
-    # An epoch that adds no checkpoint waits for nothing.
-    blocked = sorted(time for line in lines if (time := line["checkpoint_blocked_seconds"]) > 1e-3)
-    timing(f"slow store: training thread blocked {1000 * blocked[len(blocked) // 2]:.0f} ms a checkpoint, median")
-    timing(f"slow store: training thread blocked {1000 * blocked[-1]:.0f} ms a checkpoint, longest")
-    assert blocked[len(blocked) // 2] < 0.1
+    blocked = [line["checkpoint_blocked_seconds"] for line in lines]
+    timing(f"slow store: training thread blocked {1000 * max(blocked):.0f} ms at the longest")
     assert 0 < lines[-1]["checkpoints_dropped"] < EPOCHS
     assert epochs(run) == reference
     stored = stored_checkpoints(run)
     assert stored[-1] == f"epoch_{EPOCHS:05d}"
     verify_checkpoints(S3Storage("xrays", "slow"), stored, tmp_path / "back")
+    smallest = min(sum(file.stat().st_size for file in folder.iterdir()) for folder in (tmp_path / "back").iterdir())
+    assert max(blocked) < smallest / proxy.bytes_per_s / 50
 
 
 @pytest.mark.timeout(300)
