@@ -26,9 +26,9 @@ from pathlib import Path
 
 import yaml
 
-from ray_jobs.dataset.check import inspect_images
 from ray_jobs.dataset.description import SPLITS, DataDescription
-from ray_jobs.dataset.layout import ImageFile, can_be_listed, label_path, read_layout
+from ray_jobs.dataset.inspection import inspect_images
+from ray_jobs.dataset.layout import ImageFile, can_be_listed, read_layout
 from ray_jobs.errors import DataError
 
 HELD_OUT = ("test", "val")
@@ -143,7 +143,7 @@ def _read(
     record = _read_learned(description)
     files = {file.image: file for members in read_layout(description).images.values() for file in members}
     for path in record.values():
-        files.setdefault(path, ImageFile("train", path.name, path, label_path(path)))
+        files.setdefault(path, ImageFile("train", path.name, path))
     listed = [file for file in files.values() if can_be_listed(file.image)]
     if len(listed) < len(files):
         left_out["images whose names are not UTF-8 or hold a line break: rename them"] += len(files) - len(listed)

@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNK = 32  # items handed to a thread at once: one future each would cost as much as reading a label
+_AHEAD = 4  # chunks for each thread, done or waiting, before somebody takes the results
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -33,21 +35,42 @@ def map_in_threads(
     ``chunk`` items are handed to a thread at once: few where each takes long. With a ``title`` the progress is shown
     on stderr. An exception of ``function``, or Ctrl-C, ends the rest, and sets ``give_up`` for those that wait.
     """
-    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
-    stop = give_up or threading.Event()
+    return list(each_in_threads(function, items, threads, title, chunk, give_up))
+
+
+def each_in_threads(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int | None = None,
+    title: str | None = None,
+    chunk: int = _CHUNK,
+    give_up: threading.Event | None = None,
+) -> Iterator[Result]:
+    """The results of ``map_in_threads``, one by one: no more than a few chunks of them are waiting at any time."""
+    done = _finished(function, items, threads or available_cores(), chunk, give_up or threading.Event())
+    for results in shown(done, len(items), title) if title else done:
+        yield from results
+
+
+def _finished(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int, chunk: int, stop: threading.Event
+) -> Iterator[list[Result]]:
+    """The results of each chunk, in order."""
 
     def run(part: Sequence[Item]) -> list[Result]:
         with _setting(stop):
             return [function(item) for item in part]
 
-    pool = ThreadPoolExecutor(threads or available_cores())
+    waiting: deque[Future[list[Result]]] = deque()
+    pool = ThreadPoolExecutor(threads)
     try:
-        with _setting(stop):
-            done = pool.map(run, chunks)
-            results: list[Result] = []
-            for finished in shown(done, len(items), title) if title else done:
-                results += finished
-        return results
+        with _setting(stop):  # before the pool waits for its threads
+            for start in range(0, len(items), chunk):
+                waiting.append(pool.submit(run, items[start : start + chunk]))
+                if len(waiting) > _AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ray_jobs.dataset.index import DatasetIndex, Sample
+from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.errors import DataError
 from ray_jobs.pixels import read_image
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.froc import Froc, froc, image_auc
 from ray_jobs.detector.match_statistics import Flags, MatchStatistics
 from ray_jobs.errors import DataError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.evaluation import Evaluation, batches, detect, evaluate
 from ray_jobs.errors import ExportError
 from ray_jobs.reading.finding import Forward

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.evaluation import truth_of
 from ray_jobs.pixels import read_image
 from ray_jobs.reading.drawing import draw_findings

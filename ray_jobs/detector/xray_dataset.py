@@ -10,8 +10,8 @@ import numpy as np
 from ultralytics.data.augment import Compose, Mosaic, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
-from ray_jobs.dataset.index import Sample
 from ray_jobs.dataset.pixel_cache import PixelCache
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.sampling import seeded, unpack
 from ray_jobs.pixels import read_image
 
@@ -27,6 +27,30 @@ class Brightness(RandomHSV):
             if labels["img"].ndim == 2:
                 labels["img"] = labels["img"][:, :, None]
         return labels
+
+
+class YoloLabels(Sequence[dict[str, Any]]):
+    """The labels of samples as Ultralytics wants them, each made when it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], single_class: bool) -> None:
+        self.samples, self.single_class = samples, single_class
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, at: Any) -> Any:
+        sample = self.samples[at]
+        classes = sample.boxes[:, :1].astype(np.float32)
+        return {
+            "im_file": str(sample.image),
+            "shape": (sample.height, sample.width),
+            "cls": np.zeros_like(classes) if self.single_class else classes,
+            "bboxes": sample.boxes[:, 1:].astype(np.float32),
+            "segments": [],
+            "keypoints": None,
+            "normalized": True,
+            "bbox_format": "xywh",
+        }
 
 
 class XrayDataset(YOLODataset):
@@ -50,28 +74,22 @@ class XrayDataset(YOLODataset):
         self.pixels: PixelCache | None = None
         self._reads = self.decodes = 0  # in this process
         super().__init__(*args, **kwargs)
+        self.ims, self.im_hw0, self.im_hw = (), (), ()  # Ultralytics' own cache
         if cache_file is not None:
             self.pixels = PixelCache(cache_file, len(samples), self.imgsz)
 
     def get_img_files(self, img_path: Any) -> list[str]:  # noqa: ARG002 - Ultralytics' signature
-        """The images of the index, in its order."""
-        return [str(sample.image) for sample in self.samples]
+        """Nothing: Ultralytics keeps two paths of each image, and only its own way to load one needs them."""
+        return []
 
-    def get_labels(self) -> list[dict[str, Any]]:
+    def get_labels(self) -> "YoloLabels":
         """The labels of the index in Ultralytics' form."""
-        return [
-            {
-                "im_file": str(sample.image),
-                "shape": (sample.height, sample.width),
-                "cls": sample.boxes[:, :1].astype(np.float32),
-                "bboxes": sample.boxes[:, 1:].astype(np.float32),
-                "segments": [],
-                "keypoints": None,
-                "normalized": True,
-                "bbox_format": "xywh",
-            }
-            for sample in self.samples
-        ]
+        return YoloLabels(self.samples, self.single_cls)
+
+    def update_labels(self, include_class: list[int] | None) -> None:
+        """Nothing: labels are made with the one class where ``single_cls`` asks for it."""
+        if include_class is not None:
+            raise ValueError("the classes to learn are chosen in data.yaml")
 
     def build_transforms(self, hyp: Any) -> Compose:
         """Ultralytics' transforms, with brightness that knows one channel, and with mosaic drawing from all images:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ray_jobs.dataset.check import inspect_images
 from ray_jobs.dataset.description import DataDescription
+from ray_jobs.dataset.inspection import inspect_images
 from ray_jobs.dataset.layout import ImageFile, can_be_listed, read_layout
 from ray_jobs.errors import PlatformError
 from ray_jobs.triggering.cycles import OPEN, Cycle, Ledger, outcome_of

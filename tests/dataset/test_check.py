@@ -139,6 +139,19 @@ def test_the_same_picture_twice_in_one_split_is_a_warning(dataset: SmallDataset)
     assert _only(report.warnings).kind == "repeated_images"
 
 
+def test_repeated_pictures_are_told_group_by_group_in_the_order_of_the_files(dataset: SmallDataset) -> None:
+    for first, again in (("p0_1", "x1"), ("p0_0", "x2"), ("p0_1", "x3")):
+        shutil.copy(dataset.image(f"train/{first}"), dataset.image(f"train/{again}"))
+    for name in ("broken1", "broken2"):
+        dataset.image(f"train/{name}").write_bytes(b"no picture")
+    repeated = next(group for group in _check(dataset).warnings if group.kind == "repeated_images")
+    folder = "images/train"
+    assert repeated.examples == [
+        f"{folder}/p0_0.png (train), {folder}/x2.png (train)",
+        f"{folder}/p0_1.png (train), {folder}/x1.png (train), {folder}/x3.png (train)",
+    ]
+
+
 def test_a_patient_in_two_splits_stops_the_job_unless_allowed(dataset: SmallDataset) -> None:
     dataset.add("val/p0_7", "0 0.5 0.5 0.1 0.1", seed=99)
     assert _check(dataset).errors == (), "without a pattern patients are not known"

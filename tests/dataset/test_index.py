@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_jobs.dataset.index import DatasetIndex, Sample
+from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.errors import DataError
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ray_jobs.dataset.description import read_description
 from ray_jobs.dataset.layout import label_path, read_layout
@@ -27,3 +28,19 @@ def test_links_are_followed_once_and_names_are_relative(dataset: SmallDataset) -
     layout = read_layout(read_description(dataset.yaml))
     assert [file.name for file in layout.images["train"]] == ["images/train/p0_0.png", "images/train/p0_1.png"]
     assert layout.labels_without_images == ()
+
+
+def test_files_outside_of_the_root_count_once_whatever_names_them(dataset: SmallDataset, tmp_path: Path) -> None:
+    away = tmp_path / "away" / "images"
+    away.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (away / name).write_bytes((dataset.root / "images/train/p0_0.png").read_bytes())
+    (tmp_path / "away" / "list.txt").write_text(f"{away}/a.png\n./images/b.png\n{away}/b.png\n")
+    sources = ["images/train", str(away), str(tmp_path / "away" / "list.txt")]
+    dataset.describe(yaml.safe_dump({"train": sources, "val": "images/val", "names": ["Nodule", "Effusion"]}))
+    files = read_layout(read_description(dataset.yaml)).images["train"]
+    inside = ["images/train/p0_0.png", "images/train/p0_1.png"]
+    assert [file.name for file in files] == ["a.png", "b.png", *inside]
+    assert [file.image for file in files] == [away / "a.png", away / "b.png", *(dataset.root / name for name in inside)]
+    assert files[0].label == tmp_path / "away" / "labels" / "a.txt"
+    assert {file.split for file in files} == {"train"}

@@ -8,8 +8,9 @@ from PIL import Image
 
 from ray_jobs.dataset.check import check_dataset
 from ray_jobs.dataset.description import read_description
-from ray_jobs.dataset.index import DatasetIndex, Sample
+from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.dataset.pictures import choose_samples, class_colour, draw_sample_boxes
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.errors import DataError
 from tests.dataset.conftest import SmallDataset
 

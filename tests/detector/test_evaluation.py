@@ -8,7 +8,7 @@ import pytest
 import yaml
 from small_detector import NAMES, SIZE, draw_picture, small_detector, train_small
 
-from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.evaluation import (
     Evaluation,
     detect,

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_detector import NAMES, SIZE, draw_picture, small_detector
 
-from ray_jobs.dataset.index import Sample
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.evaluation import detect, evaluate, onnx_forward, torch_forward
 from ray_jobs.detector.export import check_parity, export_onnx
 from ray_jobs.errors import BadInput, ExportError, WeightsError

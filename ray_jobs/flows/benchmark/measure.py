@@ -7,7 +7,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Portion:
         return index.part(splits, f"{self.train} and {self.val}, evenly")
 
 
-def _evenly(items: tuple[Item, ...], count: int) -> tuple[Item, ...]:
+def _evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     return tuple(items[number * len(items) // count] for number in range(count))
 
 

@@ -13,7 +13,8 @@ import pytest
 from browser import browser
 from small_detector import NAMES, draw_picture
 
-from ray_jobs.dataset.index import DatasetIndex, Sample
+from ray_jobs.dataset.index import DatasetIndex
+from ray_jobs.dataset.samples import Sample
 from ray_jobs.detector.bootstrap import intervals
 from ray_jobs.detector.detections_file import SplitDetections
 from ray_jobs.detector.evaluation import evaluate, truth_of
