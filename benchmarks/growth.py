@@ -6,8 +6,9 @@ filling the pixel cache, and the batches of an epoch with a mosaic (without the 
 know how many there are). Memory is what the process itself holds, cached pixels in shared files not counted.
 Processor time is what is compared: it does not know what else the machine does.
 
-Small pictures make the cost of a file visible, not that of its pixels. The aim: an image costs no more in the largest
-data set than in the smallest, but for a quarter. ``benchmarks/results/growth.json`` has every stage.
+Small pictures make the cost of a file visible, not that of its pixels. The aims: an image costs no more in the largest
+data set than in the smallest, but for a quarter, and the process no more memory, but for a tenth.
+``benchmarks/results/growth.json`` has every stage.
 """
 
 import argparse
@@ -43,9 +44,10 @@ def main() -> None:
             rows.append({"images": images, **json.loads(said.splitlines()[-1])})
         stages = ", ".join(f"{stage} {rows[-1][stage]:.2f} s ({rows[-1][f'{stage}_cpu']:.2f})" for stage in STAGES)
         print(f"  {images} images: {stages}, of processor time in brackets; {rows[-1]['memory_mb']:.0f} MB", flush=True)
-        comparison = grown(rows)
-        comparison.save()
-    show([comparison.as_dict()])
+        comparisons = [grown(rows), held(rows)]
+        for comparison in comparisons:
+            comparison.save()
+    show([comparison.as_dict() for comparison in comparisons])
 
 
 def grown(rows: list[dict[str, float]]) -> Comparison:
@@ -53,6 +55,13 @@ def grown(rows: list[dict[str, float]]) -> Comparison:
     each = [1000 * sum(row[f"{stage}_cpu"] for stage in STAGES) / row["images"] for row in rows]
     note = f"all stages, of processor time, at {rows[-1]['images']} images (ours) and at {rows[0]['images']} (peer)"
     return Comparison("growth", "ms/image", each[-1:], each[:1], 1.25, note=note, details={"rows": rows})
+
+
+def held(rows: list[dict[str, float]]) -> Comparison:
+    """The most memory that the process held with the largest data set so far, against the smallest."""
+    memory = [row["memory_mb"] for row in rows]
+    note = f"at most, at {rows[-1]['images']} images (ours) and at {rows[0]['images']} (peer)"
+    return Comparison("growth_memory", "MB", memory[-1:], memory[:1], 1.1, note=note)
 
 
 def draw(folder: Path, images: int) -> None:

@@ -23,13 +23,8 @@ from ray_jobs.flows.preparation import check_data
 from ray_jobs.flows.promotion import Candidate, promote, promote_finished
 from ray_jobs.flows.retraining import run_settings, tracking_uri
 from ray_jobs.flows.run_folder import RunFolder
-from ray_jobs.settings import (
-    DataCheckSettings,
-    PromotionSettings,
-    Settings,
-    apply_overrides,
-    load_config_with_defaults,
-)
+from ray_jobs.overrides import apply_overrides
+from ray_jobs.settings import DataCheckSettings, PromotionSettings, Settings, load_config_with_defaults
 from ray_jobs.tracking.promotion import Registry
 from ray_jobs.tracking.registered_model import (
     ONNX_ARTIFACT,

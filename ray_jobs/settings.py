@@ -4,19 +4,19 @@ The flat keys are those of the first system and Ultralytics' training arguments;
 Environment variables carry addresses and secrets only, and never end up in a settings file.
 """
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ray_jobs.errors import SettingsError
-from ray_jobs.training_arguments import REFUSED, Share, TrainingArguments
-from ray_jobs.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
+from ray_jobs.overrides import apply_overrides, describe_problem
+from ray_jobs.training_arguments import Share, TrainingArguments
+from ray_jobs.yaml_source import YamlSource, read_yaml
 
 MODEL_NAMES = ("yolo12n", "yolo12s", "yolo12m", "yolo12l", "yolo12x")
 _NOT_DECISIVE = {
@@ -294,83 +294,7 @@ def load_config_with_defaults(
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += [describe_problem(problem, source, overridden) for problem in error.errors()]
+        problems += [describe_problem(problem, source, overridden, Settings) for problem in error.errors()]
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[set[KeyPath], list[str]]:
-    """Put ``key=value`` texts into ``values``; returns the keys that they name, and what is wrong with them."""
-    seen: set[KeyPath] = set()
-    problems = []
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            problems.append(f"command line: {text!r}: must be key=value, such as epochs=50 or cluster.num_workers=2")
-            continue
-        key = tuple(name.strip().split("."))
-        try:
-            parsed = parse_scalar(value) if value.strip() else None
-        except yaml.YAMLError:
-            problems.append(f"command line: {name}: cannot read the value {value!r}")
-            continue
-        target = values
-        for part in key[:-1]:
-            if not isinstance(target.get(part), dict):
-                target[part] = {}
-            target = target[part]
-        target[key[-1]] = parsed
-        seen.add(key)
-    return seen, problems
-
-
-def describe_problem(
-    problem: Mapping[str, Any], source: YamlSource, overridden: set[KeyPath], root: type[BaseModel] | None = None
-) -> str:
-    """A pydantic error in a person's words: place, value, remedy."""
-    key = tuple(str(part) for part in problem["loc"])
-    while key and key not in source.lines and key not in overridden and key[-1].isdigit():
-        key = key[:-1]
-    place = f"command line: {'.'.join(key)}" if key in overridden else source.place(key)
-    kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
-    if kind == "extra_forbidden":
-        return f"{place}: {_unknown_key(key, root or Settings)}"
-    if kind == "value_error" and not key:  # settings that do not agree with each other name their keys themselves
-        return f"{source.path}: {context['error']}"
-    wanted = {
-        "greater_than_equal": "at least {ge}",
-        "greater_than": "above {gt}",
-        "less_than_equal": "at most {le}",
-        "less_than": "below {lt}",
-        "multiple_of": "a multiple of {multiple_of}",
-        "literal_error": "one of {expected}",
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "float_type": "a number",
-        "finite_number": "a finite number",
-        "bool_type": "true or false",
-        "string_type": "text",
-        "list_type": "a list",
-        "dict_type": "a section of `key: value` lines",
-        "model_type": "a section of `key: value` lines",
-        "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, starting with a letter or digit",
-    }.get(kind)
-    if wanted:
-        return f"{place}: must be {wanted.format(**context)}, got {got!r}"
-    message = str(context.get("error", problem["msg"]))
-    if key[-1:] == ("uri",):  # what is wrong with an address may be a secret in it
-        return f"{place}: {message}"
-    return f"{place}: {message}, got {got!r}"
-
-
-def _unknown_key(key: KeyPath, model: type[BaseModel]) -> str:
-    if len(key) == 1 and key[0] in REFUSED and model is Settings:
-        return f"not a setting here: {REFUSED[key[0]]}"
-    for part in key[:-1]:
-        annotation = model.model_fields[part].annotation
-        model = annotation if isinstance(annotation, type) else get_args(annotation)[0]
-    known = difflib.get_close_matches(key[-1], model.model_fields, n=1, cutoff=0.5)
-    section = ".".join(key[:-1])
-    nearest = f"; did you mean {'.'.join([*key[:-1], known[0]])}?" if known else ""
-    return f"unknown key{f' in {section}' if section else ''}{nearest}"

@@ -15,6 +15,7 @@ GROUND = {
     "errors",
     "entry",
     "settings",
+    "overrides",
     "training_arguments",
     "yaml_source",
     "storage",

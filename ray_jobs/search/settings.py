@@ -13,11 +13,12 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ray_jobs.errors import SettingsError
+from ray_jobs.overrides import apply_overrides, describe_problem
 from ray_jobs.search.pbt import NOT_CARRIED
 from ray_jobs.search.score import METRICS
 from ray_jobs.search.searchers import has_optuna
 from ray_jobs.search.space import Choice, Space, Value, parse_space
-from ray_jobs.settings import Section, Settings, apply_overrides, describe_problem
+from ray_jobs.settings import Section, Settings
 from ray_jobs.training_arguments import TrainingArguments
 from ray_jobs.yaml_source import KeyPath, YamlSource, read_yaml
 
@@ -182,7 +183,7 @@ def _refused(base: Settings, name: str, value: Value) -> list[str]:
         Settings.model_validate(base.as_dict() | {name: value})
     except ValidationError as error:
         nowhere = YamlSource(Path(), {})
-        texts = [describe_problem(problem, nowhere, set()) for problem in error.errors()]
+        texts = [describe_problem(problem, nowhere, set(), Settings) for problem in error.errors()]
         return [text.removeprefix(f"{Path()}: ").removeprefix(f"{name}: ") for text in texts]
     return []
 
@@ -252,4 +253,6 @@ def trial_settings(base: Settings, settings: SearchSettings, parameters: Mapping
         return Settings.model_validate(values)
     except ValidationError as error:
         nowhere = YamlSource(Path("space"), {})
-        raise SettingsError([describe_problem(problem, nowhere, set()) for problem in error.errors()]) from None
+        raise SettingsError(
+            [describe_problem(problem, nowhere, set(), Settings) for problem in error.errors()]
+        ) from None
