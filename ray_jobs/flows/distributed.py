@@ -89,7 +89,9 @@ def wait_for_store(storage: Storage, error: StoreOutage, limit_s: float) -> None
 
 def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int) -> str:
     """One Ray Train run; the last checkpoint's name. ``failures``: how many of max_failures are used up."""
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.flows.process_group import ProcessGroup
 
     cluster = task.settings.cluster
     path, filesystem = task.storage.ray_location()
@@ -97,7 +99,7 @@ def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(timeout_s=rank_timeout_s(task.settings)),
+        torch_config=ProcessGroup(rank_timeout_s(task.settings)),
         scaling_config=ScalingConfig(
             num_workers=(plan.min_workers, plan.max_workers) if elastic else plan.max_workers,
             use_gpu=plan.gpus > 0,
