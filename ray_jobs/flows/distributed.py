@@ -22,7 +22,7 @@ from ray_jobs.errors import (
 )
 from ray_jobs.flows.checkpoints import EXPERIMENT, read_manifest
 from ray_jobs.flows.controller_lines import Journal, StateLines, append_line, platform_error, root_cause
-from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan, rank_timeout_s
+from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan, cluster_address, rank_timeout_s
 from ray_jobs.flows.recovery import repair_list
 from ray_jobs.flows.worker import TrainingTask, train_worker
 from ray_jobs.storage import Storage
@@ -89,15 +89,15 @@ def wait_for_store(storage: Storage, error: StoreOutage, limit_s: float) -> None
 
 def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int) -> str:
     """One Ray Train run; the last checkpoint's name. ``failures``: how many of max_failures are used up."""
-    from ray.train.torch import TorchTrainer
-
-    from ray_jobs.flows.process_group import ProcessGroup
+    from ray_jobs.flows.controller_parts import ProcessGroup
+    from ray_jobs.flows.lean_trainer import LeanTrainer
 
     cluster = task.settings.cluster
     path, filesystem = task.storage.ray_location()
     elastic = plan.min_workers != plan.max_workers
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         train_worker,
+        alone=cluster_address(cluster) is None,
         train_loop_config={"task": task},
         torch_config=ProcessGroup(rank_timeout_s(task.settings)),
         scaling_config=ScalingConfig(

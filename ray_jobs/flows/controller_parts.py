@@ -1,7 +1,7 @@
-"""Joins the workers of a run in a PyTorch process group, as Ray Train's ``TorchConfig`` does.
+"""Parts of Ray Train's controller, a process that every run starts and waits for: without PyTorch, without waiting.
 
-Its place is Ray Train's controller, a process that every run starts and waits for. ``TorchConfig`` imports PyTorch
-there, seconds that end before the first worker may begin; here only the workers do.
+``ProcessGroup`` joins the workers in a PyTorch process group, as Ray Train's ``TorchConfig`` does; that one imports
+PyTorch in the controller, seconds that end before the first worker may begin. Here only the workers do.
 """
 
 import logging
@@ -12,11 +12,23 @@ import ray
 from ray.exceptions import GetTimeoutError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.util import TrainingFramework
 
 logger = logging.getLogger(__name__)
 
 LEAVE_S = 30  # how long workers may take to leave the group, as in Ray Train
+
+
+class FixedNodes(FixedScalingPolicy):
+    """For a Ray that gets no more nodes. Asks no autoscaler for them: the controller would wait until that starts."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
 
 
 @dataclass

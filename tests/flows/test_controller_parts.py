@@ -1,23 +1,26 @@
-"""The workers' process group; that workers join and leave it is shown by every test that trains on two of them."""
+"""What Ray Train's controller is given; that it works is shown by every test that trains."""
 
 import pickle
 import subprocess
 import sys
 
 import pytest
+from ray.train import ScalingConfig
 
-from ray_jobs.flows.process_group import ProcessGroup
+from ray_jobs.flows.controller_parts import FixedNodes, ProcessGroup
 
 
 @pytest.mark.slow
 def test_ray_trains_controller_does_without_pytorch() -> None:
     """What it unpickles and calls; a run waits for it to start."""
-    group = pickle.dumps(ProcessGroup(60, "gloo"))
+    parts = pickle.dumps((ProcessGroup(60, "gloo"), FixedNodes(ScalingConfig(num_workers=2))))
     code = f"""
 import pickle, sys
 import ray_jobs.flows.controller_lines
 from ray.train.v2._internal.execution.controller import TrainController
-pickle.loads({group!r}).backend_cls()
+group, policy = pickle.loads({parts!r})
+group.backend_cls()
+assert policy.make_decision_for_non_running_worker_group().num_workers == 2
 assert "torch" not in sys.modules
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
