@@ -70,6 +70,7 @@ class XrayDataset(YOLODataset):
         **kwargs: Any,
     ) -> None:
         self.samples = samples
+        self.sizes = np.array([(sample.height, sample.width) for sample in samples], np.int32).reshape(-1, 2)
         self.seed = seed
         self.pixels: PixelCache | None = None
         self._reads = self.decodes = 0  # in this process
@@ -112,25 +113,25 @@ class XrayDataset(YOLODataset):
         """
         if not rect_mode or resize_short:
             raise ValueError("an X-ray is never stretched or cropped")
-        sample = self.samples[i]
         gray = self.gray(i)
         pixels = gray[:, :, None] if self.augment else cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
-        return pixels, (sample.height, sample.width), gray.shape
+        height, width = self.sizes[i].tolist()
+        return pixels, (height, width), gray.shape
 
     def gray(self, i: int) -> np.ndarray:
         """The image as gray pixels of ``shape_of(i)``."""
-        sample, shape = self.samples[i], self.shape_of(i)
+        shape = self.shape_of(i)
 
         def decode() -> np.ndarray:
             self.decodes += 1
-            return _read(sample, shape)
+            return _read(self.samples[i], shape)
 
         self._reads += 1
         return self.pixels.get(i, shape, decode) if self.pixels else decode()
 
     def shape_of(self, i: int) -> tuple[int, int]:
         """Height and width of an image whose long side is ``imgsz``."""
-        height, width = self.samples[i].height, self.samples[i].width
+        height, width = self.sizes[i].tolist()
         ratio = self.imgsz / max(height, width)
         return min(math.ceil(height * ratio), self.imgsz), min(math.ceil(width * ratio), self.imgsz)
 
