@@ -20,9 +20,9 @@ SMALL = ["img_size=64", "batch_size=8", "device=cpu", "cluster.num_workers=1"]
 
 @pytest.fixture(scope="module")
 def measured(xrays_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished benchmark of two batch sizes and a number of workers: its folder, and what it said."""
+    """A finished benchmark of one worker and of two: its folder, and what it said. Each point is a whole training."""
     folder = tmp_path_factory.mktemp("benchmark")
-    asked = ["--batch-sizes", "8,16", "--num-workers", "1,2", "--precisions", "fp32", "--seconds", "1"]
+    asked = ["--batch-sizes", "16", "--num-workers", "1,2", "--precisions", "fp32", "--seconds", "1"]
     command = [sys.executable, "-m", "ray_jobs.benchmark", "--data", str(xrays_mini / "data.yaml"), *asked]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     done = subprocess.run(
@@ -47,9 +47,7 @@ def result(measured: tuple[Path, str]) -> dict[str, Any]:
 @pytest.mark.timeout(600)
 def test_every_point_is_measured_in_full(result: dict[str, Any]) -> None:
     tried = [(point["setting"]["batch_size"], point["setting"]["num_workers"]) for point in result["points"]]
-    assert tried[:2] == [(8, 1), (16, 1)]
-    assert len(tried) == 3
-    assert tried[2][1] == 2
+    assert tried == [(16, 1), (16, 2)]
     for point in result["points"]:
         assert point["error"] is None
         assert len(point["epochs"]) == result["epochs"] - 1
@@ -59,7 +57,7 @@ def test_every_point_is_measured_in_full(result: dict[str, Any]) -> None:
         assert point["startup_seconds"] > 0
         assert point["memory_bytes"] > 2**27, "a worker with PyTorch in it holds more"
         assert point["step_seconds"] * point["images_per_second"] <= 1.05 * point["setting"]["batch_size"]
-    assert result["images"] == {"train": 54, "val": 19}  # 4 steps of the largest batch are more than there are
+    assert result["images"] == {"train": 54, "val": 19}  # 4 steps of a batch are more than there are
     assert result["startup_seconds"] > result["points"][0]["startup_seconds"]
     assert result["environment"]["packages"]["ultralytics"]
 
@@ -84,7 +82,7 @@ def test_nothing_is_left_but_the_result(measured: tuple[Path, str]) -> None:
     files = {file.name for file in run.iterdir() if not file.name.startswith(".")}
     assert files == {"settings.yaml", "sweep.json", "benchmark.json", "recommended.yaml", "report.html"}
     assert not (run.parent / "mlflow.db").exists()
-    assert "point 3: " in said
+    assert "point 2: " in said
     assert "<script" not in (run / "report.html").read_text()
 
 

@@ -121,11 +121,10 @@ def _report_repeated_pictures(files: Sequence[ImageFile], hashes: bytes, problem
 
 
 def _report_patients(tally: Tally, problems: ProblemLog) -> None:
-    if tally.pattern and tally.unknown_patients and not tally.patients:
-        problems.add("patient_pattern", f"{tally.pattern.pattern} does not fit {tally.unknown_patients[0]}")
+    if tally.pattern and tally.unknown_patients.count and not tally.patients:
+        problems.add("patient_pattern", f"{tally.pattern.pattern} does not fit {tally.unknown_patients.examples[0]}")
         return
-    for name in tally.unknown_patients:
-        problems.add("unknown_patients", name)
+    problems.merge(tally.unknown_patients)
     for patient, splits in sorted(tally.patients.items()):
         if len(splits) > 1:
             where = ", ".join(f"{split} ({count})" for split, count in splits.items())

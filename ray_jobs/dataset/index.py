@@ -22,6 +22,7 @@ from ray_jobs.errors import DataError
 
 _VERSION = 2
 _COLUMNS = ("images", "image_ends", "sizes", "boxes", "box_ends")  # of each split, in the file
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile)  # what reading raises
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,23 +85,22 @@ class DatasetIndex:
 
         Raises ``DataError`` for a file that is missing, broken or of another version.
         """
-        header, columns = _read(Path(path))
-        root = Path(root or header["root"])
-        splits: dict[str, Sequence[Sample]] = {}
-        for split, (encoded, ends, sizes, boxes, box_ends) in zip(header["splits"], columns, strict=True):
-            splits[split] = Samples(root, Texts(encoded, ends), sizes, boxes, box_ends)
-        return cls(root, tuple(header["names"]), splits, header["fingerprint"])
+        try:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                header = json.loads(archive["header"].tobytes())
+                if header["version"] != _VERSION:
+                    raise DataError(f"{path}: is an index of version {header['version']}, not {_VERSION}; check again")
+                root = Path(root or header["root"])
+                splits = {split: _samples(root, archive, number) for number, split in enumerate(header["splits"])}
+                return cls(root, tuple(header["names"]), splits, header["fingerprint"])
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such index; check the data set first") from None
+        except _DAMAGE as error:
+            raise DataError(
+                f"{path}: is no index of a data set, or damaged ({error}); check the data set again"
+            ) from None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            if header["version"] != _VERSION:
-                raise DataError(f"{path}: is an index of version {header['version']}, not {_VERSION}; check again")
-            numbers = range(len(header["splits"]))
-            return header, [[archive[f"{number}_{name}"] for name in _COLUMNS] for number in numbers]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such index; check the data set first") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is no index of a data set, or damaged ({error}); check the data set again") from None
+def _samples(root: Path, archive: Any, number: int) -> Samples:
+    encoded, ends, sizes, boxes, box_ends = (archive[f"{number}_{name}"] for name in _COLUMNS)
+    return Samples(root, Texts(encoded, ends), sizes, boxes, box_ends)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import merge
 from itertools import accumulate, groupby
 from pathlib import Path
 
@@ -91,40 +92,49 @@ def can_be_listed(image: Path) -> bool:
 def read_layout(description: DataDescription) -> Layout:
     """List all files. Raises ``DataError`` for a folder or a list that cannot be read."""
     inside = os.path.join(description.root, "")  # noqa: PTH118 - with the separator at its end
-    found: dict[str, list[str]] = {}
+    found: dict[str, tuple[list[str], dict[str, str]]] = {}
     unread: set[Path] = set()
     label_folders: set[str] = set()
     for split, sources in description.splits.items():
-        members: list[str] = []  # names; outside of the root also paths, behind a zero
-        outside: set[str] = set()
+        names: list[str] = []
+        outside: dict[str, str] = {}  # path to name
         for source in sources:
             is_list = source.is_file()
             for path in _listed(source) if is_list else _files_below(source):
                 suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path for each file takes seconds
                 if is_list or suffix in IMAGE_SUFFIXES:
                     if path.startswith(inside):
-                        members.append(path.removeprefix(inside))
-                    elif path not in outside:
-                        outside.add(path)
-                        members.append(f"{_name(Path(path), source)}\0{path}")
+                        names.append(path.removeprefix(inside))
+                    else:
+                        outside.setdefault(path, _name(Path(path), source))
                     if not is_list:  # a list may leave images out on purpose
                         label_folders.add(os.path.dirname(_label(path)))  # noqa: PTH120
                 elif suffix in _UNREAD_SUFFIXES:
                     unread.add(Path(path))
-        members.sort()
-        found[split] = [name for name, _ in groupby(members)]
+        names.sort()
+        found[split] = [name for name, _ in groupby(names)], outside
     files, images = _in_columns(description.root, found)
     labels = np.fromiter((_mark(str(file.label)) for file in files), np.int64, len(files))
     left_over = tuple(sorted(_left_over(label_folders, labels)))
     return Layout(files, images, _shared(files, labels), left_over, tuple(sorted(unread)))
 
 
-def _in_columns(root: Path, found: dict[str, list[str]]) -> tuple[ImageFiles, dict[str, Sequence[ImageFile]]]:
-    ends = dict(zip(found, accumulate(map(len, found.values())), strict=True))
-    starts = {split: end - len(found[split]) for split, end in ends.items()}
-    parts = (0, 2)  # of "name" or "name, zero, path"
-    names, paths = (Texts.of(name.partition("\0")[at] for split in found.values() for name in split) for at in parts)
-    files = ImageFiles(root, starts, names, paths)
+def _in_columns(
+    root: Path, found: dict[str, tuple[list[str], dict[str, str]]]
+) -> tuple[ImageFiles, dict[str, Sequence[ImageFile]]]:
+    """The sorted names and the files outside of the root, of each split, as one table and its parts."""
+
+    def place(pair: tuple[str, str]) -> tuple[str, str]:
+        return pair[0], pair[1] or os.path.join(root, pair[0])  # noqa: PTH118 - text sorts as paths do, and faster
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for names, outside in found.values():
+            elsewhere = sorted((name, path) for path, name in outside.items())
+            yield from merge(((name, "") for name in names), elsewhere, key=place)
+
+    ends = dict(zip(found, accumulate(len(names) + len(outside) for names, outside in found.values()), strict=True))
+    starts = dict(zip(found, (0, *ends.values()), strict=False))
+    files = ImageFiles(root, starts, Texts.of(name for name, _ in pairs()), Texts.of(path for _, path in pairs()))
     return files, {split: files[starts[split] : ends[split]] for split in found}
 
 
@@ -164,7 +174,8 @@ def _name(path: Path, source: Path) -> str:
 
 def _mark(label: str) -> int:
     """64 bits that tell a label file from others: millions of paths would take gigabytes."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(label), digest_size=8).digest(), "little", signed=True)
+    digest = hashlib.blake2b(label.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _shared(files: Sequence[ImageFile], labels: NDArray[np.int64]) -> tuple[tuple[Path, tuple[Path, ...]], ...]:

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNK = 32  # items handed to a thread at once: one future each would cost as much as reading a label
-_AHEAD = 4  # chunks for each thread, done or waiting, before somebody takes the results
+_AHEAD = 4
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -35,7 +35,7 @@ def map_in_threads(
     ``chunk`` items are handed to a thread at once: few where each takes long. With a ``title`` the progress is shown
     on stderr. An exception of ``function``, or Ctrl-C, ends the rest, and sets ``give_up`` for those that wait.
     """
-    return list(each_in_threads(function, items, threads, title, chunk, give_up))
+    return list(each_in_threads(function, items, threads, title, chunk, give_up, ahead=len(items)))
 
 
 def each_in_threads(
@@ -45,17 +45,25 @@ def each_in_threads(
     title: str | None = None,
     chunk: int = _CHUNK,
     give_up: threading.Event | None = None,
+    ahead: int = _AHEAD,
 ) -> Iterator[Result]:
-    """The results of ``map_in_threads``, one by one: no more than a few chunks of them are waiting at any time."""
-    done = _finished(function, items, threads or available_cores(), chunk, give_up or threading.Event())
+    """The results of ``map_in_threads``, one by one. For each thread at most ``ahead`` chunks are begun or done before
+    the oldest is taken: so memory has a bound, and one slow item holds the others up."""
+    threads = threads or available_cores()
+    done = _finished(function, items, threads, chunk, give_up or threading.Event(), ahead * threads)
     for results in shown(done, len(items), title) if title else done:
         yield from results
 
 
 def _finished(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int, chunk: int, stop: threading.Event
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int,
+    chunk: int,
+    stop: threading.Event,
+    most: int,
 ) -> Iterator[list[Result]]:
-    """The results of each chunk, in order."""
+    """The results of each chunk, in order; at most ``most`` of them wait."""
 
     def run(part: Sequence[Item]) -> list[Result]:
         with _setting(stop):
@@ -67,7 +75,7 @@ def _finished(
         with _setting(stop):  # before the pool waits for its threads
             for start in range(0, len(items), chunk):
                 waiting.append(pool.submit(run, items[start : start + chunk]))
-                if len(waiting) > _AHEAD * threads:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

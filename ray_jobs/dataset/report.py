@@ -109,6 +109,12 @@ class ProblemLog:
     def add(self, kind: str, message: str) -> None:
         self._groups[kind].add(message)
 
+    def merge(self, group: ProblemGroup) -> None:
+        """Add what was collected elsewhere."""
+        known = self._groups[group.kind]
+        known.count += group.count
+        known.examples = (known.examples + group.examples)[:EXAMPLES_PER_KIND]
+
     def groups(self, *, errors: bool) -> tuple[ProblemGroup, ...]:
         return tuple(group for group in self._groups.values() if group.count and group.is_error == errors)
 

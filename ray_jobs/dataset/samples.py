@@ -6,7 +6,7 @@ every worker of a cluster can hold for millions of images.
 
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_jobs.dataset.columns import Columns, Texts
+from ray_jobs.dataset.columns import Columns, Texts, check_ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,10 @@ class Sample:
 
 class Samples(Columns[Sample]):
     """Samples in columns. ``images`` are relative to ``root`` where they lie under it; ``sizes``: int32 (n, 2), height
-    and width; ``boxes``: float32 (m, 5), those of an image end at ``box_ends`` (int64)."""
+    and width; ``boxes``: float32 (m, 5), those of an image end at ``box_ends`` (int64).
+
+    Raises ``ValueError`` for columns that do not fit each other.
+    """
 
     def __init__(
         self,
@@ -40,13 +43,16 @@ class Samples(Columns[Sample]):
         boxes: NDArray[np.float32],
         box_ends: NDArray[np.int64],
     ) -> None:
+        check_ends(box_ends, len(boxes))
+        if not len(images) == len(sizes) == len(box_ends) or sizes.shape[1:] != (2,) or boxes.shape[1:] != (5,):
+            raise ValueError("columns do not fit each other")
         super().__init__(len(images))
         self.root, self.images, self.sizes, self.boxes, self.box_ends = root, images, sizes, boxes, box_ends
 
     @classmethod
     def of(cls, root: Path, samples: Iterable[Sample]) -> Self:
         """The same samples, in columns."""
-        if isinstance(samples, cls) and samples.root == root and len(samples) == len(samples.images):
+        if isinstance(samples, cls) and samples.root == root and samples._rows == range(len(samples.images)):
             return samples
         sizes, boxes, box_ends = array("i"), bytearray(), array("q")
 
@@ -72,3 +78,10 @@ class Samples(Columns[Sample]):
         height, width = self.sizes[row].tolist()
         start = self.box_ends[row - 1] if row else 0
         return Sample(self.root / self.images[row], height, width, self.boxes[start : self.box_ends[row]])
+
+
+def sizes_of(samples: Sequence[Sample]) -> NDArray[np.int32]:
+    """Height and width of each sample, (n, 2)."""
+    if isinstance(samples, Samples):
+        return samples.sizes[np.asarray(samples._rows, np.int64)]
+    return np.array([(sample.height, sample.width) for sample in samples], np.int32).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""What a check keeps of the images that it has looked at: some numbers, and 32 bytes of each.
+"""What a check keeps of the images that it has looked at: some numbers, 32 bytes of each, and patients.
 
 Comes in: an ``Inspection`` of every image, in the order of the layout. Goes out: the fingerprint of their contents,
 counts, patients, and the hash of each one's pixels.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ray_jobs.dataset.description import DataDescription
 from ray_jobs.dataset.inspection import Inspection, report_problems
-from ray_jobs.dataset.report import ProblemLog, SplitCounts
+from ray_jobs.dataset.report import ProblemGroup, ProblemLog, SplitCounts
 
 _HASH_BYTES = hashlib.sha256().digest_size
 
@@ -47,7 +47,7 @@ class Tally:
         self.pattern = pattern
         self.counts: dict[str, SplitTally] = {}
         self.patients: dict[str, Counter[str]] = defaultdict(Counter)
-        self.unknown_patients: list[str] = []
+        self.unknown_patients = ProblemGroup("unknown_patients")
         self.became_background = self.deep = 0
         self._names, self._problems = description.names, problems
         self._contents = hashlib.sha256(repr((description.names, description.dropped_class)).encode())
@@ -76,7 +76,7 @@ class Tally:
     def _add_patient(self, item: Inspection, pattern: re.Pattern[str]) -> None:
         match = pattern.search(item.file.image.name)
         if match is None:
-            self.unknown_patients.append(item.file.name)
+            self.unknown_patients.add(item.file.name)
         else:
             self.patients[match.group(1 if pattern.groups else 0) or ""][item.file.split] += 1
 

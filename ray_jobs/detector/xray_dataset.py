@@ -11,7 +11,7 @@ from ultralytics.data.augment import Compose, Mosaic, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
 from ray_jobs.dataset.pixel_cache import PixelCache
-from ray_jobs.dataset.samples import Sample
+from ray_jobs.dataset.samples import Sample, sizes_of
 from ray_jobs.detector.sampling import seeded, unpack
 from ray_jobs.pixels import read_image
 
@@ -70,7 +70,7 @@ class XrayDataset(YOLODataset):
         **kwargs: Any,
     ) -> None:
         self.samples = samples
-        self.sizes = np.array([(sample.height, sample.width) for sample in samples], np.int32).reshape(-1, 2)
+        self.sizes = sizes_of(samples)
         self.seed = seed
         self.pixels: PixelCache | None = None
         self._reads = self.decodes = 0  # in this process

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import GetTimeoutError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
+from ray.train.constants import DEFAULT_TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S, TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.util import TrainingFramework
 
 logger = logging.getLogger(__name__)
-
-LEAVE_S = 30  # how long workers may take to leave the group, as in Ray Train
 
 
 class FixedNodes(FixedScalingPolicy):
@@ -73,10 +73,12 @@ class _Ranks(Backend):
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroup) -> None:  # noqa: ARG002 - Ray's signature
         """Have every worker leave, unless one does not answer."""
         leaving = worker_group.execute_async(_leave, len(worker_group) > 1)
+        usual = DEFAULT_TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S
+        limit_s = ray_constants.env_integer(TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S, usual)
         try:
-            ray.get(leaving, timeout=LEAVE_S)
+            ray.get(leaving, timeout=limit_s)
         except GetTimeoutError:
-            logger.warning("workers did not leave their process group within %d s", LEAVE_S)
+            logger.warning("workers did not leave their process group within %d s", limit_s)
 
 
 def _join(rank: int, backend: str, address: str, port: int, size: int, timeout_s: int) -> None:

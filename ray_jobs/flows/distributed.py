@@ -22,7 +22,7 @@ from ray_jobs.errors import (
 )
 from ray_jobs.flows.checkpoints import EXPERIMENT, read_manifest
 from ray_jobs.flows.controller_lines import Journal, StateLines, append_line, platform_error, root_cause
-from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan, cluster_address, rank_timeout_s
+from ray_jobs.flows.ray_cluster import START_TIMEOUT_S, WorkerPlan, is_alone, rank_timeout_s
 from ray_jobs.flows.recovery import repair_list
 from ray_jobs.flows.worker import TrainingTask, train_worker
 from ray_jobs.storage import Storage
@@ -97,7 +97,7 @@ def _fit_once(task: TrainingTask, plan: WorkerPlan, journal: Path, failures: int
     elastic = plan.min_workers != plan.max_workers
     trainer = LeanTrainer(
         train_worker,
-        alone=cluster_address(cluster) is None,
+        alone=is_alone(),
         train_loop_config={"task": task},
         torch_config=ProcessGroup(rank_timeout_s(task.settings)),
         scaling_config=ScalingConfig(

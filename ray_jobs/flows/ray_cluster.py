@@ -20,6 +20,7 @@ from ray_jobs.errors import BadInput, ClusterError
 from ray_jobs.settings import ClusterSettings, Settings
 
 _POLL_S = 1.0
+_started_here = False  # Ray, by this process, which it ends with
 START_TIMEOUT_S = 6.0  # how long Ray Train waits for room before it counts the nodes anew
 
 
@@ -78,6 +79,7 @@ def prepare_environment(cluster: ClusterSettings) -> None:
 
 def connect(settings: Settings) -> None:
     """Join the cluster, or start Ray on this machine alone. Raises ``ClusterError`` where it cannot be reached."""
+    global _started_here
     prepare_environment(settings.cluster)
     import ray
 
@@ -94,6 +96,7 @@ def connect(settings: Settings) -> None:
             reason = str(error).strip().splitlines()[0]
             raise ClusterError(f"Ray could not be started on this machine: {reason}; try again") from error
         _keep(stop_handler)
+        _started_here = True
         return
     if address.startswith("ray://"):
         raise BadInput(f"cluster.address: {address}: a run must start on a node of its cluster; use ray job submit")
@@ -104,6 +107,12 @@ def connect(settings: Settings) -> None:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(f"cluster.address: {address}: no Ray cluster can be joined there: {reason}") from None
     _keep(stop_handler)
+    _started_here = False
+
+
+def is_alone() -> bool:
+    """Whether Ray was started by ``connect`` for this process alone."""
+    return _started_here
 
 
 def _keep(stop_handler: Any) -> None:

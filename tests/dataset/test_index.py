@@ -57,6 +57,16 @@ def test_an_index_cut_short_is_refused(index: DatasetIndex, tmp_path: Path) -> N
         DatasetIndex.load(path)
 
 
+def test_columns_of_unequal_length_are_refused(index: DatasetIndex, tmp_path: Path) -> None:
+    path = tmp_path / "index.npz"
+    index.save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, "0_sizes": arrays["0_sizes"][:1]})
+    with pytest.raises(DataError, match="damaged"):
+        DatasetIndex.load(path)
+
+
 def test_a_part_is_told_from_the_whole_and_from_other_parts_by_a_few_digits(index: DatasetIndex) -> None:
     """Caches of decoded pixels are named by the first digits alone."""
     parts = [index.part({"train": index.splits["train"][:1]}, choice) for choice in ("first 15000", "first 15001")]

@@ -44,3 +44,11 @@ def test_files_outside_of_the_root_count_once_whatever_names_them(dataset: Small
     assert [file.image for file in files] == [away / "a.png", away / "b.png", *(dataset.root / name for name in inside)]
     assert files[0].label == tmp_path / "away" / "labels" / "a.txt"
     assert {file.split for file in files} == {"train"}
+
+
+def test_a_list_names_no_file_beyond_a_zero(dataset: SmallDataset) -> None:
+    listed = [f"images/train/p0_{name}.png" for name in ("0\0", "0\0/p0_1", "1")]
+    (dataset.root / "list.txt").write_text("\n".join(listed))
+    dataset.describe("train: list.txt\nval: images/val\nnames: [Nodule, Effusion]\n")
+    files = read_layout(read_description(dataset.yaml)).images["train"]
+    assert [str(file.image) for file in files] == [f"{dataset.root}/{name}" for name in sorted(listed)]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ray_jobs.dataset.parallel import map_in_threads
+from ray_jobs.dataset.parallel import each_in_threads, map_in_threads
 
 
 class _Terminal(io.StringIO):
@@ -42,3 +42,23 @@ def test_those_that_wait_give_up_when_one_fails() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         map_in_threads(work, [0, 1], threads=2, chunk=1, give_up=give_up)
+
+
+def test_one_slow_item_holds_nobody_up_where_all_results_are_wanted() -> None:
+    last = threading.Event()
+
+    def work(item: int) -> None:
+        assert last.wait(60) if item == 0 else True
+        if item == 99:
+            last.set()
+
+    map_in_threads(work, range(100), threads=2, chunk=1)
+
+
+def test_few_results_wait_for_who_takes_them_one_by_one() -> None:
+    begun: list[int] = []
+    results = each_in_threads(begun.append, range(100), threads=2, chunk=1, ahead=3)
+    next(results)
+    assert len(begun) <= 1 + 2 * 3
+    assert len(list(results)) == 99
+    assert sorted(begun) == list(range(100))

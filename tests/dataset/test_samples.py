@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_jobs.dataset.samples import Sample, Samples
+from ray_jobs.dataset.samples import Sample, Samples, sizes_of
 
 ROOT = Path("/data/chest")
 BOXES = np.array([[1, 0.5, 0.5, 0.123456789, 0.2], [0, 0.1, 0.1, 0.1, 0.1]], np.float32)
@@ -35,9 +35,16 @@ def test_columns_are_not_made_again_and_a_part_keeps_nothing_of_the_rest() -> No
     part = Samples.of(ROOT, samples[1:])
     assert all(map(same, GIVEN[1:], part))
     assert len(part.images.ends) == 2
+    assert all(map(same, GIVEN[::-1], Samples.of(ROOT, samples[::-1])))
     moved = Samples.of(Path("/elsewhere"), samples)
     assert moved.images[1] == "b.png"
     assert all(map(same, GIVEN, moved))
+
+
+def test_sizes_need_no_samples() -> None:
+    samples = Samples.of(ROOT, GIVEN)
+    assert sizes_of(samples).tolist() == sizes_of(GIVEN).tolist() == [[320, 512], [3, 4], [5, 6]]
+    assert sizes_of(samples[2:0:-1]).tolist() == [[5, 6], [3, 4]]
 
 
 def test_an_image_costs_tens_of_bytes() -> None:

@@ -41,6 +41,24 @@ def make(xrays_mini: Path) -> Any:
     return loader
 
 
+def test_labels_are_of_one_class_where_that_is_asked_for(xrays_mini: Path) -> None:
+    quiet_ultralytics()
+    from ultralytics.cfg import get_cfg
+
+    from ray_jobs.detector.xray_dataset import XrayDataset
+
+    index = check_dataset(read_description(xrays_mini / "data.yaml"), show_progress=False).index
+    samples, data = index.splits["train"], {"names": dict(enumerate(index.names)), "channels": 3}
+    own, one = (
+        XrayDataset(samples, img_path="train", imgsz=SIZE, hyp=get_cfg(), data=data, single_cls=single)
+        for single in (False, True)
+    )
+    number = next(number for number, sample in enumerate(samples) if sample.boxes[:, 0].any())
+    assert own.labels[number]["cls"].tolist() == samples[number].boxes[:, :1].tolist()
+    assert not one.labels[number]["cls"].any()
+    assert one.labels[number]["bboxes"].tolist() == samples[number].boxes[:, 1:].tolist()
+
+
 def test_an_epoch_has_every_image_once_and_can_be_made_again(make: Any) -> None:
     loader = make()
     first, again = list(loader), list(loader)
