@@ -17,7 +17,7 @@ from typing import Any
 
 from ray_jobs.errors import DataError, PlatformError
 from ray_jobs.storage.files import sha256_of
-from ray_jobs.storage.s3 import _s3_client, endpoint_url
+from ray_jobs.storage.s3 import endpoint_url, s3_client
 
 CONNECTIONS = 10  # what botocore keeps open by itself
 PATIENCE_S = 300.0  # how long a file waits for a store from which no byte comes
@@ -48,7 +48,7 @@ class BucketFolder:
 
     @cached_property
     def _client(self) -> Any:
-        return _s3_client(connect_timeout=5, read_timeout=30, attempts=2)
+        return s3_client(connect_timeout=5, read_timeout=30, attempts=2)
 
     def listing(self) -> tuple[RemoteFile, ...]:
         """Every object, in the order of their names. Raises ``DataError`` for a place or names that cannot be used."""

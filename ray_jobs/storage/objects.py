@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ray_jobs.errors import BadInput, DataError
-from ray_jobs.storage.s3 import S3Storage, _s3_client
+from ray_jobs.storage.s3 import S3Storage, s3_client
 
 
 def list_objects(url: str, suffixes: Collection[str]) -> list[str]:
@@ -52,4 +52,4 @@ def _split(url: str) -> tuple[str, str]:
 
 @functools.cache
 def _client() -> Any:
-    return _s3_client(connect_timeout=5, read_timeout=60, attempts=5)
+    return s3_client(connect_timeout=5, read_timeout=60, attempts=5)

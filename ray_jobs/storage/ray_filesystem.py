@@ -4,21 +4,38 @@ Ray writes its own small files (the list of checkpoints) through it and deletes 
 system gives up after a few tries, which ends the run, and its upload of folders hides errors; both stay unused.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pyarrow
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType, PyFileSystem
 
-if TYPE_CHECKING:
-    from ray_jobs.storage.s3 import S3Storage
+
+class Bucket(Protocol):
+    """What the file system asks of a bucket: whole keys, each call waiting for a store that is away."""
+
+    def read_object(self, key: str) -> bytes | None:
+        """The bytes; None where there are none."""
+
+    def write_object(self, key: str, body: bytes) -> None:
+        """Store bytes, verified."""
+
+    def object_size(self, key: str) -> int | None:
+        """How many bytes; None where there are none."""
+
+    def keys_below(self, prefix: str, limit: int | None = None) -> list[str]:
+        """All keys with a prefix, or the first ``limit`` of them."""
+
+    def delete_keys(self, keys: Iterable[str]) -> None:
+        """Delete objects."""
 
 
 @dataclass(frozen=True)
 class BucketHandler(FileSystemHandler):
     """``bucket/key`` paths in the bucket of ``storage``. Picklable, and equal to its copies."""
 
-    storage: "S3Storage"
+    storage: Bucket
 
     def get_type_name(self) -> str:
         """A name for messages."""
@@ -107,7 +124,7 @@ class BucketHandler(FileSystemHandler):
 class _Upload:
     """Collects bytes. Not an ``io.IOBase``: those close themselves when they are collected, half written."""
 
-    def __init__(self, storage: "S3Storage", key: str) -> None:
+    def __init__(self, storage: Bucket, key: str) -> None:
         self._storage, self._key, self._parts, self.closed = storage, key, bytearray(), False
 
     def write(self, data: Any) -> int:
@@ -123,6 +140,6 @@ class _Upload:
             self._storage.write_object(self._key, bytes(self._parts))
 
 
-def bucket_filesystem(storage: "S3Storage") -> PyFileSystem:
+def bucket_filesystem(storage: Bucket) -> PyFileSystem:
     """The file system for Ray's ``RunConfig``."""
     return PyFileSystem(BucketHandler(storage))

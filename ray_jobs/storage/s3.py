@@ -49,7 +49,7 @@ class S3Storage:
 
     @cached_property
     def _client(self) -> Any:
-        return _s3_client(connect_timeout=5, read_timeout=20, attempts=1)
+        return s3_client(connect_timeout=5, read_timeout=20, attempts=1)
 
     def ray_location(self) -> tuple[str, Any]:
         """Bucket and prefix, and a file system that waits for a store that is away."""
@@ -61,7 +61,7 @@ class S3Storage:
         """Put, get, compare and delete a small object, within about ten seconds."""
         key, body = self._key(f".probe-{uuid.uuid4().hex}"), os.urandom(16)
         try:
-            client = _s3_client(connect_timeout=2, read_timeout=2, attempts=1)
+            client = s3_client(connect_timeout=2, read_timeout=2, attempts=1)
             client.put_object(Bucket=self.bucket, Key=key, Body=body)
             intact = client.get_object(Bucket=self.bucket, Key=key)["Body"].read() == body
             client.delete_object(Bucket=self.bucket, Key=key)
@@ -264,7 +264,8 @@ def endpoint_url() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def _s3_client(connect_timeout: int, read_timeout: int, attempts: int) -> Any:
+def s3_client(connect_timeout: int, read_timeout: int, attempts: int) -> Any:
+    """A boto3 client for the endpoint and the keys of the environment."""
     from boto3.session import Session
     from botocore.config import Config
 

@@ -13,9 +13,9 @@ from ray_jobs.triggering.incoming import describe_incoming
 
 @pytest.fixture
 def bucket(empty_s3: str) -> Any:  # noqa: ARG001 - its environment is used
-    from ray_jobs.storage.s3 import _s3_client
+    from ray_jobs.storage.s3 import s3_client
 
-    client = _s3_client(connect_timeout=5, read_timeout=30, attempts=2)
+    client = s3_client(connect_timeout=5, read_timeout=30, attempts=2)
     client.create_bucket(Bucket="xrays")
     return client
 
