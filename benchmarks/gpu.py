@@ -30,6 +30,7 @@ from training import own_copy
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("XRAY_DATA_DIR", ROOT.parent / "shared" / "data")) / "nih-cxr8-boxes" / "data.yaml"
 BATCH, SIZE, IMAGES = 64, 640, 15_000
+PHANTOMS = 75  # that ``own_copy`` draws to train on where there are no X-rays
 FIRST_SYSTEM_S = 3 * 3600.0  # 50 epochs on one GPU
 NOISE = 0.95  # of the peer's mAP50: seeds differ by more
 
@@ -95,8 +96,8 @@ class Bench:
 
     def fifty_epochs(self) -> Comparison:
         """40 times an epoch with mosaic and 10 times one without, as 50 epochs have them, and 50 validations."""
-        copies = round(IMAGES / (742 if self.source else 75))
-        data = own_copy(self.source, self._new(), copies)
+        copies = round(IMAGES / (_training_images(self.source) if self.source else PHANTOMS))
+        data = own_copy(self.source, self._new(), max(copies, 1))
         figures = self.ours(data, epochs=3, img_size=SIZE, batch_size=BATCH, close_mosaic=1)
         _, mosaic, plain = figures["train_seconds"]
         images = figures["images_per_second"][1] * mosaic
@@ -127,6 +128,13 @@ def _figures(command: list[str], values: dict[str, Any]) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     print(f"  {figures}", flush=True)
     return figures
+
+
+def _training_images(data: Path) -> int:
+    from ray_jobs.dataset.description import read_description
+    from ray_jobs.dataset.layout import read_layout
+
+    return len(read_layout(read_description(data)).images["train"])
 
 
 def _of_best_epoch(figures: dict[str, Any]) -> float:
