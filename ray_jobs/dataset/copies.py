@@ -5,6 +5,7 @@ way of another one on a full disk, are removed. One in use never is: a process t
 as long as it lives, which the kernel takes back however it ends.
 """
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -30,6 +31,7 @@ def use(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder not in _held:
             held = (folder / _IN_USE).open("a", encoding="utf-8")
+            atexit.register(held.close)
             fcntl.flock(held, fcntl.LOCK_SH)
             _held[folder] = held
         os.utime(folder / _IN_USE)
