@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNK = 32  # items handed to a thread at once: one future each would cost as much as reading a label
-_AHEAD = 4
+_AHEAD = 4  # chunks for each thread, of a check that forgets what it has counted
 _SECONDS_BETWEEN_LINES = 5.0
 
 

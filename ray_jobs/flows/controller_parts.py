@@ -5,6 +5,7 @@ PyTorch in the controller, seconds that end before the first worker may begin. H
 """
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +84,9 @@ class _Ranks(Backend):
 
 def _join(rank: int, backend: str, address: str, port: int, size: int, timeout_s: int) -> None:
     """Runs in a worker."""
-    import os
-
     from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     _set_torch_distributed_env_vars()
     _setup_torch_process_group(backend, rank, size, "env://", timeout_s)
 
