@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ray_jobs.flows.checkpoints import EXPERIMENT, MANIFEST, write_manifest
+from ray_jobs.flows.recovery import SNAPSHOT
 from tests.faults.drive import SMALL, Drive, epochs, wait_until
 
 pytestmark = pytest.mark.slow
@@ -24,6 +25,16 @@ def of_another_model(checkpoint: Path) -> None:
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint, manifest["epoch"], manifest["last"], manifest["batch_size"])
+
+
+def listed(run: Path) -> list[str]:
+    """The checkpoints on Ray's list, in order: one that a killed run was still storing is in its folder, not on it."""
+    try:
+        return sorted(
+            entry["checkpoint_dir_name"] for entry in json.loads((run / SNAPSHOT).read_text())["checkpoint_results"]
+        )
+    except (FileNotFoundError, json.JSONDecodeError):  # being written now
+        return []
 
 
 @pytest.mark.timeout(900)
@@ -44,10 +55,11 @@ def test_a_lost_driver_and_damaged_checkpoints_cost_no_bit(
     with Drive(tmp_path, *data) as drive:  # the same submission again
         drive.wait_for("going on with lost after epoch")
         drive.wait_for("epoch 4/")
+        wait_until(lambda: len(listed(run)) >= 2, "two checkpoints are on the list")
         drive.kill()
         wait_until(lambda: not drive.workers(), "the workers of a driver that is gone are gone", timeout=60)
 
-    newest, second = sorted(stored.glob("epoch_*"))[:-3:-1]
+    newest, second = (stored / name for name in listed(run)[:-3:-1])
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100_000])
     of_another_model(second)
     with Drive(tmp_path, "--resume", "lost") as drive:
