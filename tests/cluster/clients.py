@@ -73,6 +73,10 @@ class Outside:
         """The bucket, opened with the restricted key that Ray and MLflow have."""
         return self._s3(BUCKET, secret_key or self.environment.secrets["S3_SECRET_KEY"]).Bucket(BUCKET)
 
+    def objects(self) -> dict[str, int]:
+        """The size of each object in the bucket, but for the one that the probe puts there for a moment."""
+        return {each.key: each.size for each in self.bucket().objects.all() if not each.key.startswith("probe/")}
+
     def client(self, access_key: str, secret_key: str) -> object:
         """A client of the object store with another key."""
         return self._s3(access_key, secret_key).meta.client

@@ -75,7 +75,7 @@ def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -
     outside = Outside(standing, digit="")
     runs = outside.finished_runs()
     run = runs[0]
-    artifacts, objects = outside.artifacts(run), {each.key: each.size for each in outside.bucket().objects.all()}
+    artifacts, objects = outside.artifacts(run), outside.objects()
     standing.down(volumes=False)
     backup("save", standing, tmp_path)
     standing.down(volumes=True)
@@ -84,6 +84,6 @@ def test_what_was_saved_can_be_put_back(standing: Environment, tmp_path: Path) -
     standing.up("mlflow")
     assert [each["info"]["run_id"] for each in outside.finished_runs()] == [each["info"]["run_id"] for each in runs]
     assert outside.artifacts(run) == artifacts
-    assert {each.key: each.size for each in outside.bucket().objects.all()} == objects
+    assert outside.objects() == objects
     standing.down(volumes=True)
     assert standing.left_behind() == []

@@ -73,10 +73,13 @@ def test_two_ranks_train_the_model_that_one_would(index: Path, tmp_path: Path, a
 def test_an_image_is_decoded_once_and_then_comes_from_the_cache(
     index: Path, tmp_path: Path, alone: tuple[Path, list[dict]], workers: int
 ) -> None:
-    """Counted through loader processes too; mosaics read four images for one until the last epoch."""
+    """Counted through loader processes too; mosaics read four images for one until the last epoch.
+
+    Two processes that ask for the same image at the same moment both decode it.
+    """
     told = train(index, tmp_path / "run", f"workers={workers}")[0] if workers else alone[1]
     images = len(DatasetIndex.load(index).splits["train"])
-    assert sum(epoch["images_decoded"] for epoch in told) == images
+    assert images <= sum(epoch["images_decoded"] for epoch in told) <= images + workers * images // 10
     assert told[0]["images_decoded"] > told[-1]["images_decoded"] == 0
     assert [told[-1]["images_cached"], told[1]["images_cached"] > images] == [images, True]
 

@@ -57,7 +57,7 @@ def test_a_lost_driver_and_damaged_checkpoints_cost_no_bit(
         drive.wait_for("epoch 4/")
         wait_until(lambda: len(listed(run)) >= 2, "two checkpoints are on the list")
         drive.kill()
-        wait_until(lambda: not drive.workers(), "the workers of a driver that is gone are gone", timeout=60)
+        wait_until(lambda: not drive.processes("Train"), "what trained for a driver that is gone is gone", timeout=60)
 
     newest, second = (stored / name for name in listed(run)[:-3:-1])
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100_000])

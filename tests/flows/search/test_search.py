@@ -219,7 +219,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(cluster: Toy, tmp_pat
 
 @pytest.mark.slow
 def test_a_search_ends_on_time(cluster: Toy, tmp_path: Path) -> None:
-    wanted = {"search": search(50, 100), "epoch_s": 0.2, "deadline_s": 4.0}
+    wanted = {"search": search(50, 1000), "epoch_s": 0.2, "deadline_s": 15.0}
     trials = finish(start(cluster, tmp_path, wanted))["trials"]
     assert 1 <= len(trials) <= 4
     assert {(trial["state"], trial["reason"]) for trial in trials} == {("stopped", "out of time")}
