@@ -3,6 +3,7 @@
 In: cluster settings. Out: a connection, and how many workers with which resources a run gets.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -90,11 +91,7 @@ def connect(settings: Settings) -> None:
     if address is None:
         gpus = _choose_gpus(settings.device)
         stop_handler = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address="local", num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
-        except Exception as error:  # Ray raises a plain one where a machine is too busy
-            reason = str(error).strip().splitlines()[0]
-            raise ClusterError(f"Ray could not be started on this machine: {reason}; try again") from error
+        _start(num_cpus=available_cores(), num_gpus=gpus, include_dashboard=False, **quiet)
         _keep(stop_handler)
         _started_here = True
         return
@@ -108,6 +105,27 @@ def connect(settings: Settings) -> None:
         raise ClusterError(f"cluster.address: {address}: no Ray cluster can be joined there: {reason}") from None
     _keep(stop_handler)
     _started_here = False
+
+
+def _start(**options: Any) -> None:
+    """Start Ray here, a second time where the machine was too busy for the 30 s that Ray gives its own processes."""
+    import psutil
+    import ray
+
+    before = set(psutil.Process().children())
+    for last in (False, True):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises a plain one, and leaves running what it had started
+            left = set(psutil.Process().children()) - before
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(list(left), timeout=10)
+            if last:
+                reason = str(error).strip().splitlines()[0]
+                raise ClusterError(f"Ray could not be started on this machine: {reason}; try again") from error
 
 
 def is_alone() -> bool:

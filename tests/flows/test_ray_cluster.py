@@ -1,8 +1,12 @@
-"""How many workers with what a run gets, from what the nodes have."""
+"""How many workers with what a run gets, from what the nodes have; and Ray started on this machine."""
+
+import subprocess
+import sys
 
 import pytest
 
-from ray_jobs.errors import BadInput
+from ray_jobs.errors import BadInput, ClusterError
+from ray_jobs.flows import ray_cluster
 from ray_jobs.flows.ray_cluster import WorkerPlan, plan_workers, workers_that_fit
 from ray_jobs.settings import load_config_with_defaults
 
@@ -67,3 +71,31 @@ def test_workers_must_fit_onto_nodes_and_not_only_into_their_sum() -> None:
 def test_a_plan_in_words() -> None:
     assert WorkerPlan(1, 1, 8, 0).describe() == "1 worker with 8 CPUs each"
     assert WorkerPlan(1, 4, 1, 1).describe() == "1 to 4 workers with 1 CPU and 1 GPU each"
+
+
+class BusyMachine:
+    """In place of ``ray.init``, which only a machine at its limit makes fail: leaves a process and raises, so often."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.left = failures, list[subprocess.Popen[bytes]]()
+
+    def __call__(self, **_: object) -> None:
+        if len(self.left) == self.failures:
+            return
+        self.left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        raise RuntimeError("The current node timed out during startup.\nSee its logs.")
+
+
+def test_ray_is_started_a_second_time_where_the_machine_was_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = BusyMachine(failures=1)
+    monkeypatch.setattr("ray.init", machine)
+    ray_cluster._start()
+    assert [process.wait(10) is not None for process in machine.left] == [True], "what was left is gone"
+
+
+def test_a_machine_that_stays_too_busy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = BusyMachine(failures=2)
+    monkeypatch.setattr("ray.init", machine)
+    with pytest.raises(ClusterError, match=r"on this machine: The current node timed out during startup\.; try again"):
+        ray_cluster._start()
+    assert [process.wait(10) is not None for process in machine.left] == [True, True]
