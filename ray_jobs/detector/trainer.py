@@ -9,8 +9,9 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -315,7 +316,10 @@ class DetectorTraining(TrainingData):
         return {**losses, **plain_names(self.metrics or {}), **fitness, **rates, **speed}
 
     def _capture_checkpoint(self) -> WriteCheckpoint:
-        files = {file.name: file.read_bytes() for file in (self.csv, self.best, self.last) if file.is_file()}
+        # Weights are replaced as a whole, so an open file keeps those of now; results are appended to.
+        files: dict[str, BinaryIO] = {file.name: file.open("rb") for file in (self.best, self.last) if file.is_file()}
+        if self.csv.is_file():
+            files[self.csv.name] = BytesIO(self.csv.read_bytes())
         return self._snapshots.take(capture_state(self), files)
 
     def save_model(self) -> bool:

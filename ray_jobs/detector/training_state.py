@@ -4,9 +4,11 @@ One file, ``state.pt``, written by rank 0 and read by every rank. It holds tenso
 without executing code. Random generators are not in it: samples are functions of (seed, epoch, index).
 """
 
+import shutil
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -46,18 +48,29 @@ class Snapshots:
         self._state: dict[str, Any] | None = None
         self._writer: weakref.ref[WriteCheckpoint] | None = None
 
-    def take(self, state: dict[str, Any], files: dict[str, bytes]) -> WriteCheckpoint:
-        """Copy a state; what is returned writes it as ``state.pt``, and the files, into a folder."""
+    def take(self, state: dict[str, Any], files: Mapping[str, BinaryIO]) -> WriteCheckpoint:
+        """Copy a state; what is returned writes it as ``state.pt``, and the files, into a folder.
+
+        The files are read when they are written, so they must not change; they are closed when that is forgotten.
+        """
         forgotten = self._writer is not None and self._writer() is None
         snapshot = copied(state, self._state if forgotten else None)
 
         def write(folder: Path) -> None:
             save_state(snapshot, folder / "state.pt")
-            for name, body in files.items():
-                (folder / name).write_bytes(body)
+            for name, source in files.items():
+                source.seek(0)
+                with (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
 
+        weakref.finalize(write, _close, list(files.values()))
         self._state, self._writer = snapshot, weakref.ref(write)
         return write
+
+
+def _close(files: list[BinaryIO]) -> None:
+    for file in files:
+        file.close()
 
 
 def copied(state: Any, over: Any = None) -> Any:
@@ -69,24 +82,25 @@ def copied(state: Any, over: Any = None) -> Any:
     targets: list[torch.Tensor] = []
     sources: list[torch.Tensor] = []
     copy = _mirrored(state, over, targets, sources)
-    if targets:
-        torch._foreach_copy_(targets, sources)  # one call: thousands of them cost as much as the bytes
+    with torch.no_grad():
+        if targets:
+            torch._foreach_copy_(targets, sources)  # one call: thousands of them cost as much as the bytes
     return copy
 
 
 def _mirrored(state: Any, over: Any, targets: list[torch.Tensor], sources: list[torch.Tensor]) -> Any:
     """The state with other tensors in it, which stand in ``targets``, in the order of its own in ``sources``."""
     if isinstance(state, torch.Tensor):
-        if not (isinstance(over, torch.Tensor) and (over.shape, over.dtype) == (state.shape, state.dtype)):
+        if not (isinstance(over, torch.Tensor) and over.shape == state.shape and over.dtype == state.dtype):
             over = torch.empty_like(state, device="cpu")
         targets.append(over)
-        sources.append(state.detach())
+        sources.append(state)
         return over
     if isinstance(state, dict):
         earlier = over if isinstance(over, dict) else {}
         return {key: _mirrored(value, earlier.get(key), targets, sources) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        before = over if isinstance(over, list | tuple) and len(over) == len(state) else [None] * len(state)
+    if isinstance(state, (list, tuple)):
+        before = over if isinstance(over, (list, tuple)) and len(over) == len(state) else [None] * len(state)
         pairs = zip(state, before, strict=True)
         return type(state)([_mirrored(value, earlier, targets, sources) for value, earlier in pairs])
     return state

@@ -1,5 +1,6 @@
 """The copy of a state that is written while training goes on."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ def test_memory_of_an_earlier_copy_is_used_again_where_it_fits() -> None:
 def test_a_state_that_can_still_be_written_is_left_alone(tmp_path: Path) -> None:
     """As where an upload is tried again while training has gone on."""
     state, snapshots = {"format": 1, "weight": torch.zeros(2)}, Snapshots()
-    write = snapshots.take(state, {"results.csv": b"1"})
+    write = snapshots.take(state, {"results.csv": BytesIO(b"1")})
     state["weight"].fill_(1)
     write_again = snapshots.take(state, {})
     write(tmp_path)
@@ -43,3 +44,26 @@ def test_a_state_that_can_still_be_written_is_left_alone(tmp_path: Path) -> None
     snapshots.take(state, {})(tmp_path)
     assert snapshots._state["weight"] is memory
     assert load_state(tmp_path / "state.pt")["weight"].tolist() == [2, 2]
+
+
+def test_a_file_that_is_replaced_later_is_written_as_it_was(tmp_path: Path) -> None:
+    best = tmp_path / "best.pt"
+    best.write_bytes(b"old")
+    file = best.open("rb")
+    write = Snapshots().take({"format": 1}, {"best.pt": file})
+    (tmp_path / "new").write_bytes(b"newer")
+    (tmp_path / "new").replace(best)
+    for turn in ("first", "again"):  # an upload that failed
+        (tmp_path / turn).mkdir()
+        write(tmp_path / turn)
+        assert (tmp_path / turn / "best.pt").read_bytes() == b"old"
+    assert not file.closed
+    del write
+    assert file.closed
+
+
+def test_parameters_are_copied_without_their_gradients() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    copy = copied({"weight": weight})["weight"]
+    assert not copy.requires_grad
+    assert copied({"weight": weight}, {"weight": copy})["weight"] is copy
