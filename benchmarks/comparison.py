@@ -81,7 +81,7 @@ class Comparison:
         (folder / f"{self.name}.json").write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
     def _ratios(self) -> list[float]:
-        return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]
+        return [ours / peer if peer else math.inf for ours, peer in zip(self.ours, self.peer, strict=True)]
 
 
 class Later(Comparison):
@@ -96,6 +96,28 @@ class Later(Comparison):
     def aim_in_words(self) -> str:
         """``<= peer + 10 s``."""
         return f"<= peer + {self.aim:g} {self.unit}"
+
+
+class WithinNoise(Comparison):
+    """Scores over seeds. Its aim bounds by how many standard errors the mean of ours may be below the peer's.
+
+    The standard error of the difference of two means is sqrt(s1²/n1 + s2²/n2), with the variances of Welch's test.
+    """
+
+    @property
+    def met(self) -> bool:
+        """Whether ours is no lower than chance makes it."""
+        return statistics.fmean(self.peer) - statistics.fmean(self.ours) <= self.aim * self._standard_error()
+
+    @property
+    def aim_in_words(self) -> str:
+        """``>= peer - 2 standard errors (0.0041)``."""
+        return f">= peer - {self.aim:g} standard errors ({self.aim * self._standard_error():.2g})"
+
+    def _standard_error(self) -> float:
+        if len(self.ours) < 2:
+            return 0.0  # one seed knows nothing of chance
+        return math.sqrt(sum(statistics.variance(side) / len(side) for side in (self.ours, self.peer)))
 
 
 class AtMost(Comparison):

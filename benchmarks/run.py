@@ -61,6 +61,7 @@ PARTS = (
     Part("tune", ("--repeats", "1"), ("--repeats", "5")),
     Part("training", ("--repeats", "3", "--minutes", "23"), (), data=True),
     Part("ten_times", None, ("--times", "10", "--repeats", "3"), script="training.py", data=True),
+    Part("scores", None, ()),
     Part("growth", ("--images", "1000", "10000"), ("--images", "1000", "10000", "100000")),
     Part("scaling", (), (), data=True),
     Part("gpu", (), ("--full",), gpu=True),

@@ -41,6 +41,18 @@ def test_an_aim_may_be_absolute_and_holds_for_every_repeat() -> None:
     assert not AtMost("blocked", "s", [0.01, 0.06], [2.0, 2.0], 0.05).met
 
 
+def test_scores_may_be_lower_by_what_chance_makes_of_them() -> None:
+    from comparison import WithinNoise
+
+    peer = [0.10, 0.12, 0.14]  # a standard error of 0.02 / sqrt(3) each: 0.0163 for the difference
+    assert WithinNoise("scores", "mAP50", [0.07, 0.09, 0.11], peer, 2.0).met
+    assert WithinNoise("scores", "mAP50", [0.20, 0.22, 0.24], peer, 2.0).met
+    lower = WithinNoise("scores", "mAP50", [0.06, 0.08, 0.10], peer, 2.0)
+    assert not lower.met
+    assert lower.as_dict()["aim"] == ">= peer - 2 standard errors (0.033)"
+    assert not WithinNoise("scores", "mAP50", [0.11], [0.12], 2.0).met, "one seed knows nothing of chance"
+
+
 def test_unequal_numbers_of_repeats_are_refused() -> None:
     from comparison import Comparison
 
