@@ -69,17 +69,17 @@ def test_two_ranks_train_the_model_that_one_would(index: Path, tmp_path: Path, a
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("loaders", [0, 2])
 def test_an_image_is_decoded_once_and_then_comes_from_the_cache(
-    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]], workers: int
+    index: Path, tmp_path: Path, alone: tuple[Path, list[dict]], loaders: int
 ) -> None:
     """Counted through loader processes too; mosaics read four images for one until the last epoch.
 
     Two processes that ask for the same image at the same moment both decode it.
     """
-    told = train(index, tmp_path / "run", f"workers={workers}")[0] if workers else alone[1]
+    told = train(index, tmp_path / "run", "--loaders", str(loaders))[0] if loaders else alone[1]
     images = len(DatasetIndex.load(index).splits["train"])
-    assert images <= sum(epoch["images_decoded"] for epoch in told) <= images + workers * images // 10
+    assert images <= sum(epoch["images_decoded"] for epoch in told) <= images + loaders * images // 10
     assert told[0]["images_decoded"] > told[-1]["images_decoded"] == 0
     assert [told[-1]["images_cached"], told[1]["images_cached"] > images] == [images, True]
 

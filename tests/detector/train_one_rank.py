@@ -1,6 +1,7 @@
 """A training process for ``test_trainer.py``: Ultralytics fixes a process's rank when it is imported.
 
-python train_one_rank.py RANK WORLD_SIZE PORT INDEX.npz OUT [--resume FOLDER [--carried]] [--weights FILE] key=value ...
+python train_one_rank.py RANK WORLD_SIZE PORT INDEX.npz OUT [--resume FOLDER [--carried]] [--weights FILE] [--loaders N]
+    key=value ...
 Writes OUT/rank<R>.json, a list of what each epoch reported, and OUT/epoch_<N>/ with rank 0's checkpoints.
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from ray_jobs.dataset.index import DatasetIndex
 from ray_jobs.detector.process import Place
+from ray_jobs.detector.trainer import DetectorTraining
 from ray_jobs.detector.training import train_detector
 from ray_jobs.settings import load_config_with_defaults
 
@@ -20,6 +22,7 @@ def main() -> None:
         parser.add_argument(name, type=kind)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--loaders", type=int, default=0)
     parser.add_argument("--carried", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
@@ -29,6 +32,8 @@ def main() -> None:
         address = f"tcp://127.0.0.1:{options.port}"
         dist.init_process_group("gloo", init_method=address, rank=options.rank, world_size=options.world_size)
     settings = load_config_with_defaults(None, ["device=cpu", "workers=0", *options.overrides])
+    if options.loaders:
+        use_loaders(options.loaders)
     said = []
 
     def report(epoch) -> None:
@@ -52,6 +57,19 @@ def main() -> None:
         keep_weights=not options.carried,
     )
     (options.out / f"rank{options.rank}.json").write_text(json.dumps(said))
+
+
+def use_loaders(count: int) -> None:
+    """Load images in so many processes, as on a GPU: on a CPU Ultralytics loads them in the training process."""
+    plain = DetectorTraining.get_dataloader
+
+    def get_dataloader(trainer: DetectorTraining, *arguments, **named):
+        trainer.args.workers = count
+        loader = plain(trainer, *arguments, **named)
+        assert loader.num_workers == count
+        return loader
+
+    DetectorTraining.get_dataloader = get_dataloader
 
 
 if __name__ == "__main__":
