@@ -38,7 +38,7 @@ def choose(
     start = Setting(
         _first(batch, asked.batch_sizes),
         _first(plan.max_workers, asked.num_workers),
-        _first(settings.workers, asked.workers),
+        _first(settings.workers if plan.gpus else 0, asked.workers),
         _first(_precision(settings.precision, plan), asked.precisions),
     )
     images = len(prepared.report.index.splits["train"])
@@ -97,6 +97,8 @@ def _check(asked: Asked, start: Setting, images: int, prepared: Prepared, nodes:
         for count in asked.num_workers
         if not _fits(prepared, count, nodes)
     ]
+    if any(asked.workers) and not prepared.plan.gpus:
+        problems.append("--workers: without a GPU images are loaded in the training process itself; leave it out")
     if "fp16" in asked.precisions and not prepared.plan.gpus:
         problems.append("--precisions: fp16 needs a GPU; use fp32 and bf16")
     if problems:

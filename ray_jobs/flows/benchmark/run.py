@@ -131,6 +131,9 @@ class _Course:
         assert isinstance(run, BenchmarkFolder)
         before = points[0].images_per_second
         settings = prepared.settings
+        recommended = best.setting.as_settings()
+        if not prepared.plan.gpus:  # which measured nothing about loader processes
+            del recommended["workers"]
         result = {
             "name": run.name,
             "model_name": settings.model_name,
@@ -143,11 +146,11 @@ class _Course:
             "points": [point.as_dict() for point in points],
             "best": best.as_dict(),
             "faster": best.images_per_second / before if before and best.images_per_second else None,
-            "recommended": best.setting.as_settings(),
+            "recommended": recommended,
             "environment": describe_environment(),
         }
         run.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        run.recommended.write_text(yaml.safe_dump(best.setting.as_settings(), sort_keys=False), encoding="utf-8")
+        run.recommended.write_text(yaml.safe_dump(recommended, sort_keys=False), encoding="utf-8")
         write_benchmark_report(run.report, result, points, best)
         return result
 

@@ -25,7 +25,7 @@ def chosen(nodes: list[dict[str, float]], *overrides: str, images: int = 1000, *
 
 def test_a_laptop() -> None:
     start, choices = chosen(LAPTOP, "device=cpu", "cluster.num_workers=1")
-    assert start == Setting(16, 1, 8, "fp32")
+    assert start == Setting(16, 1, 0, "fp32")
     assert list(choices) == ["batch_size", "num_workers", "workers", "precision"]
     assert choices == {"batch_size": [8, 32], "num_workers": [2, 4], "workers": [], "precision": ["bf16"]}
 
@@ -53,9 +53,18 @@ def test_a_batch_is_never_larger_than_the_data_set() -> None:
 
 def test_all_that_cannot_be_done_is_said_at_once() -> None:
     with pytest.raises(BadInput) as refused:
-        chosen(LAPTOP, "device=cpu", images=20, batch_sizes=[8, 64], num_workers=[2, 9], precisions=["fp16"])
+        chosen(
+            LAPTOP,
+            "device=cpu",
+            images=20,
+            batch_sizes=[8, 64],
+            num_workers=[2, 9],
+            workers=[0, 4],
+            precisions=["fp16"],
+        )
     assert refused.value.problems == [
         "--batch-sizes: 64 is more than the 20 training images",
         "--num-workers: 9 do not find room: 4 CPUs and 0 GPUs on 1 node(s)",
+        "--workers: without a GPU images are loaded in the training process itself; leave it out",
         "--precisions: fp16 needs a GPU; use fp32 and bf16",
     ]
