@@ -32,8 +32,9 @@ def main() -> None:
         data = own_copy(source, Path(folder) / "data", 1) if source else draw_phantoms(Path(folder) / "data")
         job = Job(data, Path(folder), options.epochs, options.size)
         ours, peer = scores(job, options.seeds, options.minutes)
-    note = f"{source or 'phantoms'}: best validation mAP50 of {options.epochs} epochs, {options.size} px, batch {BATCH}"
-    result = WithinNoise("training_scores", "mAP50", ours, peer, 2.0, note=note.replace(f"{ROOT.parent}/", ""))
+    name = source.parent.name if source else "phantoms"
+    note = f"{name}: best validation mAP50 of {options.epochs} epochs, {options.size} px, batch {BATCH}, a seed each"
+    result = WithinNoise("training_scores", "mAP50", ours, peer, 2.0, note=note)
     result.save()
     print(json.dumps(result.as_dict()["repeats"]))
     show([result.as_dict()])
