@@ -2,12 +2,10 @@
 
     python benchmarks/training.py [--data DATA.yaml] [--epochs 40] [--size 256] [--repeats 5] [--times 1]
     python benchmarks/training.py --workers                      # two workers against one
-    python benchmarks/training.py --data OTHER.yaml --suffix _other --epochs 12 --size 192 --repeats 3
 
 Same images, seed, image size, global batch, epochs and optimizer settings on both sides; every run is a command of its
 own with folders of its own, every repeat has a seed of its own. Without ``--data`` it draws phantoms. ``--times 10``
-repeats every training image ten times, so that start-up no longer counts. Results go to ``benchmarks/results/``, those
-of other data under names of their own (``--suffix``).
+repeats every training image ten times, so that start-up no longer counts. Results go to ``benchmarks/results/``.
 """
 
 import argparse
@@ -39,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = own_copy(options.data, Path(folder) / "data", options.times)
         job = Job(data, Path(folder), options.epochs, options.size)
-        suffix = options.suffix or ("" if options.times == 1 else f"_{options.times}_times_the_data")
+        suffix = "" if options.times == 1 else f"_{options.times}_times_the_data"
         if options.workers:
             comparisons = [two_workers(job, options.repeats, options.minutes)]
         else:
@@ -165,7 +163,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no repeat that would end later")
     parser.add_argument("--times", type=int, default=1, help="how often each training image is listed")
-    parser.add_argument("--suffix", default="", help="of the results' names, for data large enough to hide start-up")
     parser.add_argument("--workers", action="store_true", help="two workers against one, and nothing else")
     return parser.parse_args()
 
