@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+XRAYS = Path(os.environ.get("XRAY_DATA_DIR", ROOT.parent / "shared" / "data"))  # those of the tests
 OURS_ALWAYS = {"pretrained": "false", "tracking.uri": "none", "tracking.registry": "false", "samples": 0}
 
 

@@ -13,7 +13,6 @@ Both in one plain process without Ray. Without ``--data``: the X-rays of the tes
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -23,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from commands import ROOT, draw_phantoms, run
+from commands import XRAYS, draw_phantoms, run
 from comparison import Comparison, in_turns, show
 from training import own_copy
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("XRAY_DATA_DIR", ROOT.parent / "shared" / "data")) / "nih-cxr8-boxes" / "data.yaml"
+DATA = XRAYS / "nih-cxr8-boxes" / "data.yaml"
 BATCH, SIZE, IMAGES = 64, 640, 15_000
 PHANTOMS = 75  # that ``own_copy`` draws to train on where there are no X-rays
 FIRST_SYSTEM_S = 3 * 3600.0  # 50 epochs on one GPU

@@ -11,7 +11,6 @@ Exit codes: 0 all parts ran (whether aims are met stands in the table), 1 a part
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import ROOT, environment
+from commands import ROOT, XRAYS, environment
 from comparison import RESULTS, show
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("XRAY_DATA_DIR", ROOT.parent / "shared" / "data")) / "nih-cxr8-boxes-mini" / "data.yaml"
+DATA = XRAYS / "nih-cxr8-boxes-mini" / "data.yaml"
 
 
 @dataclass(frozen=True)

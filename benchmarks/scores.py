@@ -10,17 +10,16 @@ core each, so their speed says nothing. The result goes to ``benchmarks/results/
 import argparse
 import json
 import math
-import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from commands import ROOT, draw_phantoms
+from commands import XRAYS
 from comparison import WithinNoise, show
 from training import BATCH, Job, own_copy
 
-DATA = Path(os.environ.get("XRAY_DATA_DIR", ROOT.parent / "shared" / "data")) / "nih-cxr8-boxes" / "data.yaml"
+DATA = XRAYS / "nih-cxr8-boxes" / "data.yaml"
 FAST = {"precision": "bf16", "cluster.num_workers": 1, "cluster.cpus_per_worker": 1}
 
 
@@ -29,8 +28,7 @@ def main() -> None:
     options = _parse()
     source = options.data or (DATA if DATA.is_file() else None)
     with tempfile.TemporaryDirectory() as folder:
-        data = own_copy(source, Path(folder) / "data", 1) if source else draw_phantoms(Path(folder) / "data")
-        job = Job(data, Path(folder), options.epochs, options.size)
+        job = Job(own_copy(source, Path(folder) / "data", 1), Path(folder), options.epochs, options.size)
         ours, peer = scores(job, options.seeds, options.minutes)
     name = source.parent.name if source else "phantoms"
     note = f"{name}: best validation mAP50 of {options.epochs} epochs, {options.size} px, batch {BATCH}, a seed each"

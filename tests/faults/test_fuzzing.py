@@ -22,8 +22,8 @@ from ray_jobs.flows.run_folder import STATE, RunFolder
 from ray_jobs.settings import Settings, load_config_with_defaults
 from ray_jobs.storage import FolderStorage
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 KEYS = [*Settings.model_fields, "address", "num_workers", "url", "uri", "path", "train", "val", "names", "nc", "0"]
 SCALARS = (
