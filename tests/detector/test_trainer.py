@@ -44,9 +44,14 @@ def train(index: Path, out: Path, *arguments: str, world_size: int = 1) -> list[
         )
         for rank in range(world_size)
     ]
-    for process in ranks:
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output
+    try:
+        for process in ranks:
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output
+    finally:
+        for process in ranks:  # where one failed, the others wait for it
+            process.kill()
+            process.communicate()
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(world_size)]
 
 

@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 
 from ray_jobs.dataset.index import DatasetIndex
-from ray_jobs.detector.process import Place
-from ray_jobs.detector.trainer import DetectorTraining
+from ray_jobs.detector.process import Place, prepare_process
 from ray_jobs.detector.training import train_detector
 from ray_jobs.settings import load_config_with_defaults
 
@@ -32,8 +31,9 @@ def main() -> None:
         address = f"tcp://127.0.0.1:{options.port}"
         dist.init_process_group("gloo", init_method=address, rank=options.rank, world_size=options.world_size)
     settings = load_config_with_defaults(None, ["device=cpu", "workers=0", *options.overrides])
+    place = Place(options.rank, 0, options.world_size, "cpu", 1)
     if options.loaders:
-        use_loaders(options.loaders)
+        use_loaders(options.loaders, place)
     said = []
 
     def report(epoch) -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     train_detector(
         settings,
         DatasetIndex.load(options.index),
-        Place(options.rank, 0, options.world_size, "cpu", 1),
+        place,
         options.out / f"work{options.rank}",
         report,
         batch_size=settings.batch_size,
@@ -59,11 +59,14 @@ def main() -> None:
     (options.out / f"rank{options.rank}.json").write_text(json.dumps(said))
 
 
-def use_loaders(count: int) -> None:
+def use_loaders(count: int, place: Place) -> None:
     """Load images in so many processes, as on a GPU: on a CPU Ultralytics loads them in the training process."""
+    prepare_process(place)
+    from ray_jobs.detector.trainer import DetectorTraining
+
     plain = DetectorTraining.get_dataloader
 
-    def get_dataloader(trainer: DetectorTraining, *arguments, **named):
+    def get_dataloader(trainer, *arguments, **named):
         trainer.args.workers = count
         loader = plain(trainer, *arguments, **named)
         assert loader.num_workers == count
