@@ -70,8 +70,8 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     prepare_environment(settings.cluster)
     address = cluster_address(settings.cluster)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine, for this run alone")
-    # The driver needs PyTorch next, for seconds, and only waits while Ray's own processes start.
-    threading.Thread(target=importlib.import_module, args=("torch",)).start()
+    # The driver needs Ray Train and PyTorch next, for seconds, and only waits while Ray's own processes start.
+    threading.Thread(target=importlib.import_module, args=("ray_jobs.flows.lean_trainer",)).start()
     connect(settings)
     plan = wait_for_workers(settings, say)
     return Prepared(settings, run, description.yaml_path, report, weights, storage, plan, check_s)
