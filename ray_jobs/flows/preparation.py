@@ -70,11 +70,20 @@ def prepare(settings: Settings, run: RunFolder, say: Callable[[str], None]) -> P
     prepare_environment(settings.cluster)
     address = cluster_address(settings.cluster)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine, for this run alone")
-    # The driver needs Ray Train and PyTorch next, for seconds, and only waits while Ray's own processes start.
-    threading.Thread(target=importlib.import_module, args=("ray_jobs.flows.lean_trainer",)).start()
+    threading.Thread(target=_import_ahead, args=(address is None,)).start()
     connect(settings)
     plan = wait_for_workers(settings, say)
     return Prepared(settings, run, description.yaml_path, report, weights, storage, plan, check_s)
+
+
+def _import_ahead(ray_starts: bool) -> None:
+    """Import what the driver needs next, seconds in which it would only wait for Ray's own processes.
+
+    Where Ray starts here, what it imports for that comes first: both threads share one interpreter.
+    """
+    if ray_starts:
+        importlib.import_module("ray.dashboard.optional_deps")
+    importlib.import_module("ray_jobs.flows.lean_trainer")  # Ray Train and PyTorch
 
 
 def find_data(settings: Settings) -> str:
